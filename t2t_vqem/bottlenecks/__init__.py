@@ -1,0 +1,1 @@
+"""Discretisations: one E-step and one M-step each, behind the contract in `bottleneck.py`."""

@@ -1,0 +1,106 @@
+"""Trains a model on a problem; where --model_dir holds a run already, goes on with it.
+
+    bin/trainer --problem=toy_ende --model=latent_nat --gin_file=soft_em.gin --data_dir=data --model_dir=run
+    bin/trainer --model_dir=run --train_steps=20000     # the same run, longer
+
+The data is generated if it is missing. The last line of stdout is a JSON object.
+"""
+
+import json
+import os
+
+from absl import flags as absl_flags
+from absl import logging
+
+from t2t_vqem import config, registry
+from t2t_vqem.cli import flags
+from t2t_vqem.cli import main as cli_main
+
+flags.define("problem", "model", "gin_file", "gin_param", "usr_dir", "data_dir", "source_dir", "model_dir")
+flags.define("strategy", "train_steps", "seed")
+absl_flags.DEFINE_boolean("show_config", False, "print the configuration in full and exit")
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> None:
+    """Flags to library calls."""
+    del argv
+    setup = _configure()
+
+    from t2t_vqem.evaluation.translation import TranslationEvaluator
+    from t2t_vqem.training import runs
+    from t2t_vqem.training import strategy as strategies
+    from t2t_vqem.training.train_config import TrainConfig
+    from t2t_vqem.training.trainer import Trainer
+
+    train_config = TrainConfig()
+    build = registry.models.get(setup["model"])
+    problem = registry.problems.get(setup["problem"])()
+    if FLAGS.show_config:
+        build(vocab_size=problem.vocab_size)
+        print(config.operative())
+        return
+
+    strategy = strategies.make(FLAGS.strategy)
+    chief = strategies.pipeline(strategy)[0] == 0
+    data_dir, model_dir = setup["data_dir"], FLAGS.model_dir
+    if chief:
+        problem.generate(data_dir, FLAGS.source_dir)
+    strategies.any_worker(strategy, False)  # the other workers wait for the data
+    vocabulary = problem.vocabulary(data_dir)
+    evaluator = TranslationEvaluator(
+        problem,
+        data_dir,
+        problem.dev_split,
+        boundaries=train_config.boundaries,
+        batch_tokens=train_config.batch_tokens,
+        max_examples=train_config.eval_examples or None,
+    )
+    trainer = Trainer(
+        problem,
+        lambda: build(vocab_size=vocabulary.size),
+        train_config,
+        data_dir=data_dir,
+        model_dir=model_dir,
+        strategy=strategy,
+        seed=setup["seed"],
+        evaluators={problem.dev_split: evaluator},
+    )
+    for binding in config.unused():
+        logging.warning("nothing uses the binding %s", binding)
+    if chief:
+        hashes = {"vocabulary_hash": vocabulary.hash, "data_fingerprint": problem.fingerprint(data_dir)}
+        runs.write_run(model_dir, config.RunMetadata(usr_dir=FLAGS.usr_dir, **setup, **hashes), vocabulary)
+    entry = trainer.train_and_evaluate()
+    if chief:
+        told = ("steps", "seconds", "evaluation_seconds", "tokens_per_second", "best", "final")
+        names = {"problem": setup["problem"], "model": setup["model"], "model_dir": model_dir}
+        print(json.dumps(names | {key: entry[key] for key in told}, ensure_ascii=False))
+
+
+def _configure() -> dict:
+    """Reads code and configuration, of the run in --model_dir where no --problem is given.
+
+    Returns problem, model, data_dir and seed. Unknown names are refused before TensorFlow is needed.
+    """
+    if FLAGS.train_steps is not None:
+        FLAGS.gin_param = [*FLAGS.gin_param, f"train.train_steps = {FLAGS.train_steps}"]
+    there = FLAGS.model_dir and os.path.exists(os.path.join(FLAGS.model_dir, config.RUN_FILE))
+    if there and not FLAGS.problem:
+        run = flags.configure_run()
+        FLAGS.usr_dir = run.usr_dir
+        seed = FLAGS.seed if FLAGS["seed"].present else run.seed
+        return {"problem": run.problem, "model": run.model, "data_dir": run.data_dir, "seed": seed}
+    flags.require("problem", "model")
+    if not FLAGS.show_config:
+        flags.require("data_dir", "model_dir")
+    registry.load_usr_dir(FLAGS.usr_dir)
+    for known, name in ((registry.problems, FLAGS.problem), (registry.models, FLAGS.model)):
+        if name not in known.names():
+            known.get(name)  # raises, naming the nearest
+    flags.configure()
+    return {name: FLAGS[name].value for name in ("problem", "model", "data_dir", "seed")}
+
+
+if __name__ == "__main__":
+    cli_main.run(main)

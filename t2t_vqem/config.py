@@ -1,0 +1,345 @@
+"""gin files and bindings -> a strict configuration; and the files of a run directory.
+
+A `model_dir` says everything about its run: `config.gin` (the operative configuration), `run.json`
+(`RunMetadata`) and `results.json`, beside the checkpoints and TensorBoard events.
+"""
+
+import dataclasses
+import datetime
+import errno
+import importlib
+import importlib.metadata
+import json
+import logging as python_logging
+import os
+import platform
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gin
+from absl import logging
+from gin import config_parser
+
+from t2t_vqem import registry
+from t2t_vqem.errors import UserError, near
+
+# Configurables beside the registered problems, models and bottlenecks, and the module that defines each with
+# `@gin.configurable`. They say how a model is trained or decoded, not what it is.
+SETTINGS = {"train": "t2t_vqem.training.train_config"}
+
+CONFIG_FILE, RUN_FILE, RESULTS_FILE = "config.gin", "run.json", "results.json"
+
+_PACKAGES = (
+    "gin-config",
+    "keras",
+    "numpy",
+    "sacrebleu",
+    "sentencepiece",
+    "tensorflow",
+    "tensorflow-datasets",
+    "tensorflow-text",
+)
+
+
+def gin_directory() -> str:
+    """Returns the folder of the package's gin files: inside an installed package, or a checkout's `gin/`."""
+    package = os.path.dirname(os.path.abspath(__file__))
+    installed = os.path.join(package, "gin_files")
+    return installed if os.path.isdir(installed) else os.path.join(os.path.dirname(package), "gin")
+
+
+gin.add_config_file_search_path(gin_directory())  # for `include "soft_em.gin"`
+
+
+def parse(gin_files: Sequence[str], gin_params: Sequence[str], model_dir: str | None = None) -> None:
+    """Replaces the configuration by these files and then these bindings; a later binding wins.
+
+    A file is looked for as given, then in `model_dir`, then among the package's gin files.
+
+    Raises:
+      UserError: a file or a name that is not there (with near names), or a line that does not parse.
+    """
+    for known in _registries():
+        known.load_all()
+    for module in SETTINGS.values():
+        importlib.import_module(module)
+    gin.clear_config()
+    for gin_file in gin_files:
+        path = _find(gin_file, model_dir)
+        _strictly(gin.parse_config_file, path, source=path)
+    for binding in gin_params:
+        _strictly(gin.parse_config, binding, source=f'--gin_param "{binding}"')
+    _strictly(gin.finalize, source="the configuration")
+
+
+def parse_run(model_dir: str, gin_files: Sequence[str] = (), gin_params: Sequence[str] = ()) -> None:
+    """Like `parse`, but begins with the configuration that the run in `model_dir` was trained with.
+
+    Raises:
+      UserError: as `parse`; `model_dir` holds no run.
+    """
+    path = os.path.abspath(os.path.join(model_dir, CONFIG_FILE))
+    if not os.path.isfile(path):
+        raise UserError(f'--model_dir "{model_dir}" holds no {CONFIG_FILE}; train a model there first')
+    parse([path, *gin_files], gin_params, model_dir)
+
+
+def operative() -> str:
+    """Returns the bindings that the configurables called so far have used, defaults included, as gin text."""
+    return gin.operative_config_str()
+
+
+def unused() -> list[str]:
+    """Returns the bindings that were given but that nothing has used so far, e.g. "soft_em.num_samples"."""
+    return sorted(_statements(gin.config_str()).keys() - _statements(operative()).keys())
+
+
+@dataclasses.dataclass(frozen=True)
+class RunMetadata:
+    """What `run.json` says about a run; folders are absolute there."""
+
+    problem: str
+    model: str
+    data_dir: str
+    usr_dir: str | None
+    seed: int
+    vocabulary_hash: str
+    data_fingerprint: str
+    versions: dict[str, str] = dataclasses.field(default_factory=lambda: package_versions())
+    command: str = dataclasses.field(default_factory=lambda: shlex.join(sys.argv))
+    created: str = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Returns the versions of Python, of this package and of what it stands on."""
+    from t2t_vqem import __version__
+
+    versions = {"python": platform.python_version(), "t2t_vqem": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_run(model_dir: str, metadata: RunMetadata) -> None:
+    """Writes `config.gin` and `run.json`, or checks that the run that is there already is this very one.
+
+    Call it once problem, model and training configuration are made: the configuration that they used
+    is what is written. Bindings that nothing has used yet (those of decoding, say) are kept with it.
+
+    Raises:
+      UserError: `model_dir` holds a run of another problem, model, vocabulary or configuration, or
+        cannot be written; nothing is changed then.
+    """
+    if os.path.exists(os.path.join(model_dir, RUN_FILE)):
+        there = read_run(model_dir)
+        for field in ("problem", "model"):
+            old, new = getattr(there, field), getattr(metadata, field)
+            if old != new:
+                raise UserError(
+                    f'model_dir "{model_dir}" holds a run of {field} {old}, not {new}; '
+                    "choose another --model_dir"
+                )
+        if there.vocabulary_hash != metadata.vocabulary_hash:
+            raise UserError(
+                f'model_dir "{model_dir}" holds a run of {there.problem} with another vocabulary '
+                f"({there.vocabulary_hash}, the data's is {metadata.vocabulary_hash}); "
+                "choose another --model_dir"
+            )
+        check_run(model_dir)
+        if there.data_fingerprint != metadata.data_fingerprint:
+            logging.warning(
+                "the data is not what the run in %s began with; it goes on with the new", model_dir
+            )
+        metadata = dataclasses.replace(metadata, created=there.created)
+    folders = {name: _absolute(getattr(metadata, name)) for name in ("data_dir", "usr_dir")}
+    metadata = dataclasses.replace(metadata, **folders)
+    write_atomic(os.path.join(model_dir, CONFIG_FILE), _complete_config())
+    run = json.dumps(dataclasses.asdict(metadata), indent=2, ensure_ascii=False) + "\n"
+    write_atomic(os.path.join(model_dir, RUN_FILE), run)
+
+
+def check_run(model_dir: str) -> None:
+    """Compares the configuration in use with that of the run in `model_dir`; `train.*` may differ.
+
+    Raises:
+      UserError: a binding differs; the text names it and both values.
+    """
+    path = os.path.join(model_dir, CONFIG_FILE)
+    there, here = _statements(_read(path)), _statements(operative())
+    for key in sorted(there.keys() & here.keys()):
+        configurable = key.rsplit(".", 1)[0].rsplit("/", 1)[-1]
+        if "." in key and configurable not in SETTINGS and there[key] != here[key]:
+            raise UserError(
+                f'model_dir "{model_dir}" holds a checkpoint of another configuration: {key} is {there[key]} '
+                f"there and {here[key]} here; give it the same value or choose another --model_dir"
+            )
+
+
+def read_run(model_dir: str) -> RunMetadata:
+    """Returns what `run.json` says.
+
+    Raises:
+      UserError: there is no run, or its file is not one.
+    """
+    path = os.path.join(model_dir, RUN_FILE)
+    if not os.path.isfile(path):
+        raise UserError(f'--model_dir "{model_dir}" holds no run (no {RUN_FILE}); train a model there first')
+    try:
+        return RunMetadata(**json.loads(_read(path)))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); train into another --model_dir") from error
+
+
+def update_results(model_dir: str, key: str, value: Mapping[str, Any]) -> None:
+    """Sets one entry of `results.json` and leaves the others as they are.
+
+    Raises:
+      UserError: the file is damaged or cannot be written.
+    """
+    path = os.path.join(model_dir, RESULTS_FILE)
+    try:
+        results = json.loads(_read(path)) if os.path.exists(path) else {}
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); move it away") from error
+    results[key] = dict(value)
+    write_atomic(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_atomic(path: str, data: str | bytes) -> None:
+    """Writes a whole file or nothing: to a temporary name in the same folder, which is made, then renames.
+
+    Raises:
+      UserError: the disk is full, the folder read-only, or the like; the text names path and reason.
+    """
+    folder = os.path.dirname(path) or "."
+    temporary = None
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes a private file
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        mend = (
+            "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you can write to"
+        )
+        raise UserError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _absolute(path: str | None) -> str | None:
+    return path if path is None or "://" in path else os.path.abspath(path)
+
+
+def _find(gin_file: str, model_dir: str | None) -> str:
+    places = [gin_file, *(os.path.join(d, gin_file) for d in (model_dir, gin_directory()) if d)]
+    for path in places:
+        if os.path.isfile(path):
+            return path
+    package = gin_directory()
+    known = [name for name in os.listdir(package) if name.endswith(".gin")] if os.path.isdir(package) else []
+    raise UserError(
+        f'no gin file "{gin_file}" here{" or in " + model_dir if model_dir else ""} or in {package}'
+        + near(gin_file, known)
+    )
+
+
+class _Values(config_parser.ParserDelegate):
+    """Reads a value as text that compares equal whenever the value is the same, macros resolved."""
+
+    def __init__(self) -> None:
+        self.macros: dict[str, Any] = {}
+
+    def configurable_reference(self, scoped_configurable_name: str, evaluate: bool) -> Any:
+        return f"@{scoped_configurable_name}{'()' if evaluate else ''}"
+
+    def macro(self, macro_name: str) -> Any:
+        return self.macros.get(macro_name, f"%{macro_name}")
+
+
+def _statements(text: str) -> dict[str, str]:
+    """Returns the bindings of gin text: "scope/configurable.parameter" -> the value's literal."""
+    values = _Values()
+    found = {}
+    for statement in config_parser.ConfigParser(text, values):
+        if isinstance(statement, config_parser.BindingStatement):
+            key = f"{statement.scope}/{statement.selector}" if statement.scope else statement.selector
+            if statement.arg_name:
+                found[f"{key}.{statement.arg_name}"] = repr(statement.value)
+            else:
+                values.macros[key] = statement.value
+                found[key] = repr(statement.value)
+    return found
+
+
+def _complete_config() -> str:
+    """Returns the operative configuration and, after it, the bindings that were given but not used yet."""
+    idle = unused()
+    if not idle:
+        return operative()
+    given = gin.config_str()
+    return "\n".join(
+        ["# All bindings as given, some not used by this command:", given, "# What was used:", operative()]
+    )
+
+
+def _strictly(step: Callable[..., Any], *arguments: str, source: str) -> None:
+    """Calls a step of gin's parser; what it raises becomes a UserError."""
+    # Where an include is not found at the first place, gin logs an error before it looks at the next.
+    python_logging.disable(python_logging.ERROR)
+    try:
+        step(*arguments)
+    except Exception as error:
+        raise UserError(_explain(error, source)) from error
+    finally:
+        python_logging.disable(python_logging.NOTSET)
+
+
+def _explain(error: Exception, source: str) -> str:
+    """Returns one sentence for what gin raised, with near names and the place."""
+    text = str(error)
+    place = re.search(r'In file "(.*)", line (\d+)', text)
+    where = f"{place[1]}:{place[2]}" if place else source
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename}:{error.lineno}" if error.filename else source
+        if token := re.search(r"Failed to parse token '(.*)'", text):
+            return f"{where}: {token[1]} is no value; text needs quotes, a reference @, a macro %"
+        return f"{where}: {error.msg.splitlines()[0].rstrip('.')}: {(error.text or '').strip()}"
+    if match := re.match(r"No configurable matching (?:reference )?'@?([^']*?)(?:\(\))?'", text):
+        known = [*SETTINGS, *(n for r in _registries() for n in r.names())]
+        return f'{where}: nothing to configure is called "{match[1]}"{near(match[1], known)}'
+    if match := re.match(r"Configurable '(.*?)' (?:doesn't|has denylisted).*?'([^']*)'", text):
+        known = registry.named_parameters(gin.get_configurable(match[1])) or []
+        return f'{where}: {match[1]} has no parameter "{match[2]}"{near(match[2], known)}'
+    if match := re.match(r"Unable to open file: (.*?)\. Searched", text):
+        return f'{where}: no gin file "{match[1]}" here or in {gin_directory()}'
+    return f"{where}: {' '.join(text.splitlines()[0].split())}"
+
+
+def _registries() -> tuple[registry.Registry, ...]:
+    return registry.problems, registry.models, registry.bottlenecks

@@ -1,0 +1,124 @@
+"""Text in, text out: the one translation function under files, pipes, the prompt and the evaluator."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+WINDOW_LINES = 4096  # lines batched together: enough to fill every bucket, few enough to answer soon
+_FEW_LINES = 8  # rows of the middle batch shape, for a pipe that brings a handful of lines at a time
+
+
+class Vocabulary(Protocol):
+    """What a translator asks of a vocabulary (`problems.vocabulary.Vocabulary`)."""
+
+    def encode(self, texts: list[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: list[list[int]]) -> list[str]: ...
+
+
+class InferenceModel(Protocol):
+    """What a translator asks of a model (`models.model.Model`)."""
+
+    def infer(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]: ...
+
+
+def one_line(text: str) -> str:
+    """Returns `text` with every line break, in the widest sense (`str.splitlines`), replaced by a space."""
+    return " ".join(text.splitlines())
+
+
+class Translator:
+    """Translates lines with a model: exactly one output for each input, in order.
+
+    A line is padded to the smallest boundary that holds it and decoded in a batch of a fixed number of rows,
+    so that at most three graphs a boundary are ever traced: one row (the prompt), eight, and the full batch.
+    What a line becomes depends on the line alone, not on its neighbours. The graphs read the model's
+    variables when they run: a translator may be kept while the model goes on training.
+
+    Attributes:
+      truncated: lines cut to the last boundary so far.
+    """
+
+    def __init__(
+        self,
+        model: InferenceModel,
+        vocabulary: Vocabulary,
+        *,
+        boundaries: Sequence[int],
+        batch_tokens: int,
+        max_rows: int | None = None,
+    ):
+        """Traces nothing yet.
+
+        Args:
+          boundaries: lengths in tokens, the final eos included.
+          batch_tokens: padded source tokens of a full batch.
+          max_rows: the most lines of a batch; None sets no limit.
+
+        Raises ValueError if they allow no batch.
+        """
+        self.boundaries = sorted(set(boundaries))
+        if not self.boundaries or self.boundaries[0] < 1 or batch_tokens < 1:
+            raise ValueError(f"no batch has boundaries {list(boundaries)} and {batch_tokens} tokens")
+        self._vocabulary = vocabulary
+        self._rows = {b: max(1, min(batch_tokens // b, max_rows or batch_tokens)) for b in self.boundaries}
+        self._infer = tf.function(lambda inputs: model.infer({"inputs": inputs})["outputs"], autograph=False)
+        self.truncated = 0
+
+    def translate(self, lines: Iterable[str]) -> Iterator[str]:
+        """Yields one output line for each line, in order, in windows of some thousand lines.
+
+        An empty or blank line gives an empty one. A line longer than the last boundary is cut to it; how many
+        were is logged once, at the end. An output never holds a line break.
+        """
+        lines = iter(lines)
+        windows = iter(lambda: list(itertools.islice(lines, WINDOW_LINES)), [])
+        for outputs in self.translate_windows(windows):
+            yield from outputs
+
+    def translate_windows(self, windows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+        """The same for a source that decides itself which lines go together: a pipe, a prompt."""
+        before, total = self.truncated, 0
+        try:
+            for window in windows:
+                total += len(window)
+                yield self._translate_window(window)
+        finally:
+            if count := self.truncated - before:
+                logging.warning(
+                    "%d of %d lines were longer than %d tokens and were cut to it: the model reads no more.",
+                    count, total, self.boundaries[-1],
+                )  # fmt: skip
+
+    def _translate_window(self, window: Sequence[str]) -> list[str]:
+        outputs = [""] * len(window)
+        buckets: dict[int, list[tuple[int, list[int]]]] = {b: [] for b in self.boundaries}
+        encoded = self._vocabulary.encode([one_line(line) for line in window])
+        for index, (line, ids) in enumerate(zip(window, encoded, strict=True)):
+            if not line.strip() or len(ids) < 2:  # nothing but the eos
+                continue
+            longest = self.boundaries[-1]
+            if len(ids) > longest:
+                self.truncated += 1
+                ids = [*ids[: longest - 1], ids[-1]]
+            boundary = next(b for b in self.boundaries if len(ids) <= b)
+            buckets[boundary].append((index, ids))
+        for boundary, examples in buckets.items():
+            full = self._rows[boundary]
+            rows = next(n for n in sorted({1, min(_FEW_LINES, full), full}) if n >= min(len(window), full))
+            for start in range(0, len(examples), rows):
+                batch = examples[start : start + rows]
+                inputs = np.zeros([rows, boundary], np.int32)
+                for row, (_, ids) in enumerate(batch):
+                    inputs[row, : len(ids)] = ids
+                inputs[len(batch) :] = inputs[0]  # a real row: the search stops no later for it
+                graph = self._infer.get_concrete_function(tf.TensorSpec([rows, boundary], tf.int32))
+                decoded = graph(tf.constant(inputs)).numpy()[: len(batch)]
+                texts = self._vocabulary.decode(decoded.tolist())
+                for (index, _), text in zip(batch, texts, strict=True):
+                    outputs[index] = one_line(text)
+        return outputs

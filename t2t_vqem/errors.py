@@ -1,0 +1,20 @@
+"""Failures that a user can mend."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A failure the user can mend; its text is one clear sentence: what was wrong, where, what to do.
+
+    The commands print it without a traceback and exit with status 2.
+    """
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Returns a parenthesis that names what the user may have meant, to end a sentence with."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return " (did you mean " + " or ".join(close) + "?)"
+    return " (known: " + ", ".join(known) + ")" if known else ""

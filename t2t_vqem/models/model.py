@@ -1,0 +1,52 @@
+"""The contract of a model: forward pass with named losses, and inference."""
+
+import abc
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+from t2t_vqem.bottlenecks.bottleneck import Bottleneck
+from t2t_vqem.context import LossTerm, Training
+
+Features = dict[str, tf.Tensor]
+
+
+class ModelOutput(NamedTuple):
+    """What a forward pass returns.
+
+    Attributes:
+      logits: [batch, length, classes].
+      losses: name -> sum and number of positions; the objective is the sum of the sums over `weight`.
+      weight: scalar, the positions (target tokens) of this batch that the objective is an average over.
+      statistics: bottleneck name -> its sufficient statistics; empty in evaluation.
+      metrics: name -> sum and number of positions, for the log alone.
+    """
+
+    logits: tf.Tensor
+    losses: dict[str, LossTerm]
+    weight: tf.Tensor
+    statistics: dict[str, dict[str, tf.Tensor]]
+    metrics: dict[str, LossTerm]
+
+
+class Model(keras.layers.Layer, abc.ABC):
+    """What learns. `model(features, training=...)` gives a `ModelOutput`.
+
+    Attributes:
+      bottlenecks: name -> bottleneck; the training step calls their M-steps.
+    """
+
+    bottlenecks: dict[str, Bottleneck]
+
+    @abc.abstractmethod
+    def call(self, features: Features, training: Training | None = None) -> ModelOutput:
+        """The forward pass; `training` is None in evaluation."""
+
+    @abc.abstractmethod
+    def infer(self, features: Features) -> Features:
+        """Decodes: at least {"outputs": int32 [batch, length]}; export, decoder and evaluator share it."""
+
+    @abc.abstractmethod
+    def build_weights(self) -> None:
+        """Makes every variable; called once, under the strategy's scope."""

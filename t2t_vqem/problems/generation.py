@@ -1,0 +1,217 @@
+"""The run that fills a folder with shards: parallel, resumable, and never visible half-done.
+
+Everything is written to `NAME.partial`, shard by shard under temporary names, and the folder is renamed once
+it is complete. A run that was killed goes on behind its finished shards and ends in the same bytes, whatever
+the number of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from t2t_vqem import config
+from t2t_vqem.errors import UserError
+from t2t_vqem.problems import shards
+
+_PLAN = "plan.json"
+_DONE = ".done"
+_SPAWN_FROM = 4  # shards; fewer are written sooner than a process has started
+_REPORT_SECONDS = 10.0
+
+
+class Shard(NamedTuple):
+    """One shard to write: its file name and its examples, as the encoder takes them."""
+
+    name: str
+    examples: list[Any]
+
+
+Encode = Callable[[str, str, list[Any]], dict[str, Any]]
+"""(folder, shard name, examples) -> the shard's entry; writes the file; picklable."""
+
+
+@contextlib.contextmanager
+def exclusive(folder: str) -> Iterator[None]:
+    """Makes `folder` and keeps every other datagen out of it until the end of the block."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise shards.os_error(folder, error) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.info("another datagen writes %s; waiting for it", folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def resume(folder: str, plan: dict[str, Any]) -> None:
+    """Keeps what an interrupted run left in `folder` if its plan was the same, and clears the folder if not."""
+    path = os.path.join(folder, _PLAN)
+    text = json.dumps(plan, sort_keys=True)
+    try:
+        with open(path, encoding="utf-8") as file:
+            same = file.read() == text
+    except OSError:
+        same = False
+    for name in os.listdir(folder):
+        if not same or name.endswith(".tmp") or name.startswith("."):
+            os.remove(os.path.join(folder, name))
+    if not same:
+        config.write_atomic(path, text)
+
+
+def write_shards(
+    folder: str, todo: Iterable[Shard], encode: Encode, *, total: int, workers: int
+) -> dict[str, dict[str, Any]]:
+    """Encodes and writes the shards that are not finished yet; returns every shard's entry by name.
+
+    Args:
+      todo: all shards in order; consumed as workers fall free, so that few are in memory at a time.
+      total: examples in all of them, for the progress.
+
+    Raises:
+      UserError: a shard cannot be written, or a worker was killed.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    progress = _Progress(total)
+
+    def finish(name: str, entry: dict[str, Any]) -> None:
+        config.write_atomic(os.path.join(folder, name + _DONE), json.dumps(entry, sort_keys=True))
+        entries[name] = entry
+        progress.wrote(entry["examples"])
+
+    def unfinished() -> Iterator[Shard]:
+        for shard in todo:
+            entry = _finished(folder, shard.name)
+            if entry is None:
+                yield shard
+            else:
+                entries[shard.name] = entry
+                progress.kept(entry["examples"])
+
+    remaining = unfinished()
+    first = list(itertools.islice(remaining, _SPAWN_FROM if workers > 1 else 0))
+    remaining = itertools.chain(first, remaining)
+    if len(first) < _SPAWN_FROM:
+        for shard in remaining:
+            finish(shard.name, encode(folder, *shard))
+    else:
+        _in_processes(folder, remaining, encode, workers, finish)
+    progress.report()
+    return entries
+
+
+def publish(folder: str, final: str, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, clears what only the run needed, and gives the folder its final name."""
+    config.write_atomic(os.path.join(folder, shards.MANIFEST), json.dumps(manifest, indent=1) + "\n")
+    for name in os.listdir(folder):
+        if name == _PLAN or name.endswith(_DONE):
+            os.remove(os.path.join(folder, name))
+    try:
+        os.rename(folder, final)
+    except OSError as error:
+        raise UserError(f"{final} holds something else than {manifest['problem']}'s data; move it away") from error
+
+
+def discard(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finished(folder: str, name: str) -> dict[str, Any] | None:
+    """Returns the entry of a shard that an earlier run finished, or None."""
+    try:
+        with open(os.path.join(folder, name + _DONE), encoding="utf-8") as file:
+            entry = json.load(file)
+        found = shards.describe(os.path.join(folder, name))
+    except (OSError, ValueError):
+        return None
+    return entry if all(entry[key] == value for key, value in found.items()) else None
+
+
+def _in_processes(
+    folder: str,
+    todo: Iterator[Shard],
+    encode: Encode,
+    workers: int,
+    finish: Callable[[str, dict[str, Any]], None],
+) -> None:
+    context = multiprocessing.get_context("spawn")  # TensorFlow's threads do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+        running: dict[Future, str] = {}
+        try:
+            for shard in todo:
+                running[pool.submit(encode, folder, *shard)] = shard.name
+                if len(running) > workers:  # one waits, so that no worker does
+                    _collect(running, finish, FIRST_COMPLETED)
+            _collect(running, finish, "ALL_COMPLETED")
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a datagen worker was killed, for want of memory perhaps: run the command again and it goes on "
+                "behind the finished shards; fewer --workers take less memory"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _collect(running: dict[Future, str], finish: Callable[[str, dict[str, Any]], None], until: str) -> None:
+    for future in wait(running, return_when=until).done:
+        finish(running.pop(future), future.result())
+
+
+def _end_with_parent() -> None:
+    """Lets a worker whose parent was killed end, which a pool's worker does not do by itself."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _Progress:
+    """Counts examples written and says now and then how long the rest takes."""
+
+    def __init__(self, total: int):
+        self._total = total
+        self._done = self._written = 0
+        self._start = self._reported = time.monotonic()
+
+    def kept(self, examples: int) -> None:
+        self._done += examples
+
+    def wrote(self, examples: int) -> None:
+        self._done += examples
+        self._written += examples
+        if time.monotonic() - self._reported > _REPORT_SECONDS:
+            self.report()
+
+    def report(self) -> None:
+        self._reported = time.monotonic()
+        rate = self._written / max(self._reported - self._start, 1e-9)
+        left = (self._total - self._done) / rate if rate else 0.0
+        logging.info(
+            "datagen: %d of %d examples, %d examples/s, %d:%02d left",
+            self._done,
+            self._total,
+            rate,
+            *divmod(round(left), 60),
+        )

@@ -1,0 +1,108 @@
+"""The contract of a problem: what training, decoding and evaluation may know of what is to be learnt."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from t2t_vqem.errors import UserError, near
+from t2t_vqem.problems import shards
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from t2t_vqem.problems.batches import Batching
+
+
+class Problem(abc.ABC):
+    """What to learn: examples on disk, batches of them, and the metrics they are judged by.
+
+    Attributes:
+      name: the registered name, and the folder of the data below `data_dir`.
+      splits: the names of the splits; the first is trained on.
+      dev_split: the split that checkpoints are chosen by.
+    """
+
+    name: str = ""
+    splits: tuple[str, ...] = ("train", "val", "test")
+    dev_split: str = "val"
+
+    @property
+    def train_split(self) -> str:
+        return self.splits[0]
+
+    @property
+    def test_splits(self) -> tuple[str, ...]:
+        return tuple(split for split in self.splits[1:] if split != self.dev_split)
+
+    @abc.abstractmethod
+    def generate(self, data_dir: str, source_dir: str | None = None, workers: int | None = None) -> dict[str, Any]:
+        """Writes the examples once and returns their manifest; cheap where they lie complete already.
+
+        Args:
+          data_dir: the folder that holds one folder a problem.
+          source_dir: the published files, for problems that are made from files.
+          workers: processes; None takes one a core. The bytes written do not depend on it.
+
+        Raises:
+          UserError: the source is missing or bad, the disk is full, or other data lie there.
+        """
+
+    @abc.abstractmethod
+    def dataset(
+        self,
+        split: str,
+        data_dir: str,
+        batching: Batching,
+        *,
+        training: bool,
+        seed: int = 0,
+        input_pipeline: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
+        """Returns batches of the split, as `problems.batches` describes them; without end if `training`.
+
+        Args:
+          input_pipeline: (index, count) of this reader among the readers that share the split.
+        """
+
+    @abc.abstractmethod
+    def batch_shapes(self, batching: Batching) -> list[dict[str, tuple[int, ...]]]:
+        """Returns the shapes of the training batches, one a bucket, the smallest bucket first."""
+
+    @abc.abstractmethod
+    def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | int | str]:
+        """Returns the problem's metrics by name."""
+
+    def folder(self, data_dir: str) -> str:
+        """Returns the folder below `data_dir` that holds this problem's data."""
+        return os.path.join(data_dir, self.name)
+
+    def manifest(self, data_dir: str) -> dict[str, Any]:
+        """Returns the manifest, after a look at the size of every file it names.
+
+        Raises:
+          UserError: no data, or a file of another size than the manifest's.
+        """
+        return shards.read_manifest(self.folder(data_dir), self.name)
+
+    def check(self, data_dir: str) -> dict[str, Any]:
+        """Reads every byte of the data once and returns the manifest.
+
+        Raises:
+          UserError: no data, or a file whose size or SHA-256 is not the manifest's; the text names the file.
+        """
+        manifest = self.manifest(data_dir)
+        shards.verify(self.folder(data_dir), manifest)
+        return manifest
+
+    def fingerprint(self, data_dir: str) -> str:
+        """Returns a hash of the data, vocabulary included: equal data, equal fingerprint."""
+        return shards.fingerprint(self.manifest(data_dir))
+
+    def require_split(self, split: str) -> str:
+        """Returns `split`, or raises a UserError that names the nearest splits."""
+        if split not in self.splits:
+            raise UserError(f'the problem {self.name} has no split "{split}"{near(split, self.splits)}')
+        return split

@@ -1,0 +1,66 @@
+"""A trained run, opened from its `model_dir` alone: the data it was trained on need not be there any more."""
+
+import os
+from typing import NamedTuple
+
+from t2t_vqem import config, registry
+from t2t_vqem.errors import UserError
+from t2t_vqem.models.model import Model
+from t2t_vqem.problems.problem import Problem
+from t2t_vqem.problems.vocabulary import Vocabulary
+from t2t_vqem.training import checkpoints, strategy
+from t2t_vqem.training.train_config import TrainConfig
+
+VOCABULARY_FILE = "vocabulary.model"
+
+
+class Run(NamedTuple):
+    """What a run learnt, ready to be used.
+
+    Attributes:
+      model: with the weights of `step`.
+      train_config: that it was trained with; its `boundaries` are the lengths the model knows.
+    """
+
+    problem: Problem
+    model: Model
+    vocabulary: Vocabulary
+    metadata: config.RunMetadata
+    train_config: TrainConfig
+    step: int
+
+
+def write_run(model_dir: str, metadata: config.RunMetadata, vocabulary: Vocabulary) -> None:
+    """Writes what `open_run` reads beside the checkpoints; see `config.write_run`, which it calls first."""
+    config.write_run(model_dir, metadata)
+    config.write_atomic(os.path.join(model_dir, VOCABULARY_FILE), vocabulary.model)
+
+
+def open_run(
+    model_dir: str, checkpoint: str | int = "best", metadata: config.RunMetadata | None = None
+) -> Run:
+    """Returns the run in `model_dir` with the weights of one checkpoint.
+
+    Args:
+      checkpoint: "best" (the latest where no best is kept), "latest", or a step.
+      metadata: what `cli.flags.configure_run` returned, if that has read the configuration already.
+
+    Raises:
+      UserError: no run, no such checkpoint, or one of another configuration or vocabulary.
+    """
+    path = checkpoints.find(model_dir, checkpoint)
+    if metadata is None:
+        metadata = config.read_run(model_dir)
+        registry.load_usr_dir(metadata.usr_dir)
+        config.parse_run(model_dir)
+    problem = registry.problems.get(metadata.problem)()
+    vocabulary_path = os.path.join(model_dir, VOCABULARY_FILE)
+    vocabulary = Vocabulary.load(vocabulary_path)
+    if vocabulary.hash != metadata.vocabulary_hash:
+        raise UserError(f"{vocabulary_path} is not the vocabulary that the run was trained with")
+    train_config = TrainConfig()
+    with strategy.dtype_policy(train_config.dtype):
+        model = registry.models.get(metadata.model)(vocab_size=vocabulary.size)
+        model.build_weights()
+    step = checkpoints.restore_weights(path, model)
+    return Run(problem, model, vocabulary, metadata, train_config, step)

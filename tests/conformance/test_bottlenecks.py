@@ -1,0 +1,216 @@
+"""Every registered bottleneck through the same checks; a new one joins by one row of BOTTLENECKS."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2t_vqem import registry
+from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
+from t2t_vqem.context import Training
+
+DIM, ROWS, LENGTH = 8, 8, 6
+BOTTLENECKS = {
+    "hard_em": {"num_codes": 16, "warmup_steps": 0},
+    "soft_em": {"num_codes": 16, "warmup_steps": 0, "num_samples": 4},
+}
+X = np.random.default_rng(0).normal(size=(ROWS, LENGTH, DIM)).astype(np.float32)
+MASK = np.arange(LENGTH) < np.array([6, 5, 4, 3, 2, 6, 1, 6])[:, None]
+
+
+def make(name):
+    return registry.bottlenecks.get(name)(dim=DIM, **BOTTLENECKS[name])
+
+
+def trained(name, steps=8):
+    bottleneck = make(name)
+    for step in range(steps):
+        bottleneck.m_step(bottleneck.e_step(X, MASK, context(step)).statistics)
+    return bottleneck
+
+
+def context(step=100, rows=range(ROWS)):
+    return Training(7, tf.constant(step), tf.constant(list(rows)), ROWS)
+
+
+def state(bottleneck):
+    return [keras.ops.convert_to_numpy(weight) for weight in bottleneck.weights]
+
+
+def assert_equal(first, second, **tolerance):
+    tf.nest.assert_same_structure(first, second)
+    for a, b in zip(tf.nest.flatten(first), tf.nest.flatten(second), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(a, b, **tolerance)
+        else:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_every_registered_bottleneck_is_here():
+    assert sorted(BOTTLENECKS) == registry.bottlenecks.names()
+
+
+@pytest.fixture(params=sorted(BOTTLENECKS))
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("shape", [(ROWS, DIM), (ROWS, LENGTH, DIM), (ROWS, 3, 4, DIM)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_shapes(name, shape, masked):
+    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    mask = np.ones(shape[:-1], bool) if masked else None
+    bottleneck = trained(name)
+    for training in (None, context()):
+        output = bottleneck.e_step(x, mask, training)
+        assert isinstance(output, BottleneckOutput)
+        assert output.quantized.shape == shape
+        assert output.codes.shape == shape[:-1]
+        assert output.codes.dtype == tf.int32
+        assert output.samples.shape[:-1] == shape[:-1]
+        assert output.samples.dtype == tf.int32
+        assert 0 <= np.min(output.samples) <= np.max(output.samples) < bottleneck.num_codes
+        assert float(output.loss.weight) == np.prod(shape[:-1])
+        assert all(value.dtype == tf.float32 for value in output.statistics.values())
+        assert bool(output.statistics) == (training is not None)
+    assert bottleneck.embed(output.codes).shape == shape
+    assert {"perplexity", "live_codes", "counts"} <= set(bottleneck.usage())
+
+
+def test_gradient_reaches_the_encoder(name):
+    bottleneck, x = trained(name), tf.constant(X)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        output = bottleneck.e_step(x, MASK, context())
+        total = tf.reduce_sum(tf.sin(output.quantized)) + output.loss.sum
+    gradient = tape.gradient(total, x).numpy()
+    assert np.all(np.abs(gradient[MASK]).sum(-1) > 0)
+    assert not np.any(gradient[~MASK])
+
+
+@pytest.mark.parametrize("junk", [0.0, -3.0, 1e30])
+def test_masked_positions_change_nothing(name, junk):
+    bottleneck = trained(name)
+
+    def run(x):
+        x = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = bottleneck.e_step(x, MASK, context())
+            total = tf.reduce_sum(tf.sin(output.quantized)) + output.loss.sum
+        return output, tape.gradient(total, x)
+
+    assert_equal(run(X), run(np.where(MASK[..., None], X, np.float32(junk))))
+
+
+def test_statistics_of_parts_add_to_those_of_the_whole(name):
+    bottleneck = trained(name)
+    whole = bottleneck.e_step(X, MASK, context())
+    parts = [
+        bottleneck.e_step(X[rows], MASK[rows], context(rows=rows))
+        for rows in (np.arange(0, 4), np.arange(4, 6), np.arange(6, 8))
+    ]
+    np.testing.assert_array_equal(whole.samples, np.concatenate([part.samples for part in parts]))
+    np.testing.assert_allclose(
+        whole.quantized, np.concatenate([part.quantized for part in parts]), rtol=1e-5, atol=1e-6
+    )
+    for field in ("statistics", "loss", "metrics"):
+        total = tf.nest.map_structure(lambda *terms: sum(terms), *(getattr(part, field) for part in parts))
+        assert_equal(getattr(whole, field), total, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_jit_compile(name, training):
+    bottleneck = trained(name)
+
+    def run(x, mask):
+        return bottleneck.e_step(x, mask, context() if training else None)
+
+    plain, compiled = run(X, MASK), tf.function(run, jit_compile=True)(X, MASK)
+    assert_equal(plain, compiled, rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_of_unknown_batch_size(name):
+    bottleneck = trained(name)
+    signature = [tf.TensorSpec([None, None, DIM]), tf.TensorSpec([None, None], tf.bool)]
+    graph = tf.function(lambda x, mask: bottleneck.e_step(x, mask), input_signature=signature)
+    assert_equal(bottleneck.e_step(X, MASK), graph(X, MASK), rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_input_is_quantised_in_float32(name):
+    bottleneck = trained(name)
+    x = tf.cast(X, tf.bfloat16)
+    output, exact = (bottleneck.e_step(value, MASK, context()) for value in (x, tf.cast(x, tf.float32)))
+    assert output.quantized.dtype == tf.bfloat16
+    assert all(weight.dtype == "float32" for weight in bottleneck.weights)
+    assert_equal(output._replace(quantized=tf.cast(exact.quantized, tf.bfloat16)), output)
+    assert_equal(output._replace(quantized=exact.quantized), exact)
+
+
+def test_checkpoint_round_trip(name, tmp_path):
+    bottleneck = trained(name)
+    path = tf.train.Checkpoint(bottleneck=bottleneck).write(str(tmp_path / "checkpoint"))
+    other = make(name)
+    assert not all(np.array_equal(a, b) for a, b in zip(state(bottleneck), state(other), strict=True))
+    tf.train.Checkpoint(bottleneck=other).read(path).assert_consumed()
+    assert_equal(state(bottleneck), state(other))
+    assert_equal(bottleneck.e_step(X, MASK, context()), other.e_step(X, MASK, context()))
+
+
+def test_only_the_m_step_moves_anything(name):
+    bottleneck = trained(name)
+    before = state(bottleneck)
+    bottleneck.e_step(X, MASK)
+    statistics = bottleneck.e_step(X, MASK, context()).statistics
+    assert_equal(before, state(bottleneck))
+    bottleneck.m_step(statistics)
+    assert not all(np.array_equal(a, b) for a, b in zip(before, state(bottleneck), strict=True))
+
+
+def test_evaluation_needs_no_neighbours(name):
+    bottleneck = trained(name)
+    whole = bottleneck.e_step(X, MASK)
+    alone = bottleneck.e_step(X[2:3], MASK[2:3])
+    np.testing.assert_array_equal(whole.codes[2:3], alone.codes)
+
+
+def test_training_is_deterministic(name):
+    assert_equal(state(trained(name)), state(trained(name)))
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_two_replicas_learn_the_codebook_of_one(name, jit):
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        pytest.skip("one logical CPU device; tests/conftest.py makes two")
+    strategy = tf.distribute.MirroredStrategy([device.name for device in devices[:2]])
+    with strategy.scope():
+        bottleneck = make(name)
+
+    @tf.function(jit_compile=jit)
+    def compute(x, mask, first, step):
+        training = Training(7, step, first[0] + tf.range(ROWS // 2), ROWS)
+        return bottleneck.e_step(x, mask, training).statistics
+
+    @tf.function
+    def train(xs, masks, firsts, step):
+        # A plain function around it: given a compiled one, run() would compile both replicas as one program.
+        statistics = strategy.run(lambda *arguments: compute(*arguments), (xs, masks, firsts, step))
+        bottleneck.m_step(strategy.reduce("SUM", statistics, axis=None))
+
+    def split(value):
+        halves = tf.split(tf.constant(value), 2)
+        return strategy.experimental_distribute_values_from_function(
+            lambda replica: halves[replica.replica_id_in_sync_group]
+        )
+
+    firsts = split(np.array([0, ROWS // 2], np.int32))
+    for step in range(8):
+        train(split(X), split(MASK), firsts, tf.constant(step))
+    one = trained(name)
+    for a, b in zip(state(one), state(bottleneck), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    for weight in bottleneck.weights:
+        replicas = strategy.experimental_local_results(weight.value)
+        assert len(replicas) == 2
+        np.testing.assert_array_equal(replicas[0], replicas[1])
