@@ -33,6 +33,7 @@ class Codebook(keras.layers.Layer):
         self.means = self._state("means", (num_codes, dim))
         self.counts = self._state("counts", (num_codes,))
         self.sums = self._state("sums", (num_codes, dim))
+        self.hits = self._state("hits", (num_codes,))
         self.updates = self._state("updates", ())
         self.births = self._state("births", ())
         self.built = True
@@ -112,6 +113,8 @@ class Codebook(keras.layers.Layer):
         self.means.assign(tf.where(column, places, means))
         self.counts.assign(tf.where(revived, count, counts))
         self.sums.assign(tf.where(column, count * places, sums))
+        # Revival lends a code its counts; usage must speak of the positions that really took it.
+        self.hits.assign(decay * self.hits + (1.0 - decay) * statistics["counts"])
         self.updates.assign(updates + 1.0)
         self.births.assign(self.births + tf.reduce_sum(tf.cast(revived, tf.float32)))
 
@@ -130,12 +133,12 @@ class Codebook(keras.layers.Layer):
     def usage(self) -> dict[str, tf.Tensor]:
         """Returns `perplexity`, `live_codes`, `births` (scalars) and `counts` [num_codes].
 
-        The perplexity is exp(entropy of the counts). A code is live if it has at least LIVE_SHARE of a
-        uniform share, as a code just revived has. Both come from the moving averages, so they speak of the
-        last 1 / (1 - decay) steps or so; before the first birth they are 0. `births` counts the codes born or
+        Counts are positions a step, a moving average over the last 1 / (1 - decay) steps or so, without what
+        birth and revival lent. The perplexity is exp(their entropy); a code is live if it has at least
+        LIVE_SHARE of a uniform share. All are 0 before the first birth. `births` counts the codes born or
         revived since the start.
         """
-        counts = tf.convert_to_tensor(self.counts)
+        counts = tf.convert_to_tensor(self.hits)
         total = tf.reduce_sum(counts)
         probabilities = tf.math.divide_no_nan(counts, total)
         entropy = -tf.reduce_sum(tf.math.xlogy(probabilities, probabilities))

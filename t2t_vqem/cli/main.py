@@ -10,7 +10,6 @@ import os
 import re
 import runpy
 import sys
-import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -97,7 +96,7 @@ def _help(main: Callable[..., Any], program: str, positional: str | None) -> str
     lines = [f"usage: {program} [--flag=value ...]{' ' + positional if positional else ''}", ""]
     lines += [inspect.getdoc(sys.modules[main.__module__]) or "", "", "flags:"]
     for flag in _flags(main):
-        default = f" (default: {flag.default})" if flag.default or flag.default == 0 else ""
+        default = "" if flag.default in (None, []) or flag.default is False else f" (default: {flag.default})"
         indent = " " * 6
         text = flag.help.removesuffix(_REPEAT) + default
         lines += [
@@ -146,19 +145,37 @@ def _log_to_stderr() -> None:
 
 
 def _import_tensorflow_quietly() -> None:
-    """Imports TensorFlow, looks for devices, and passes on to stderr what is not mere chatter."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            import tensorflow as tf
+    """Imports TensorFlow, looks for devices, and passes on to stderr what is not mere chatter.
 
-            tf.config.list_physical_devices()
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            captured.seek(0)
-            for line in captured.read().decode(errors="replace").splitlines():
-                if not _CHATTER.search(line):
-                    print(line, file=sys.stderr)
+    Another process does the passing on: what TensorFlow says before it aborts (on a CPU it is not made for,
+    say) must not be lost with this one.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    source, sink = os.pipe()
+    reader = os.fork()
+    if reader == 0:
+        os.close(sink)
+        _pass_on(source)
+    os.close(source)
+    kept = os.dup(2)
+    os.dup2(sink, 2)
+    os.close(sink)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.waitpid(reader, 0)
+
+
+def _pass_on(source: int) -> NoReturn:
+    try:
+        with os.fdopen(source, "rb") as lines:
+            for line in lines:
+                if not _CHATTER.search(line.decode(errors="replace")):
+                    os.write(2, line)
+    finally:
+        os._exit(0)

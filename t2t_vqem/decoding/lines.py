@@ -1,15 +1,18 @@
-"""Lines of text from files, pipes and terminals, as a translator reads them.
+"""Lines of text from files, pipes and terminals, as a translator reads them, and to files.
 
 A line ends at a newline byte and nowhere else: `str.splitlines` also breaks at U+2028, U+0085 and other marks
 that occur inside sentences, and then outputs no longer stand beside their inputs.
 """
 
+import contextlib
 import gzip
+import itertools
 import os
 import select
 import stat
+import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from t2t_vqem.errors import UserError
 
@@ -27,11 +30,21 @@ def _line(raw: bytes, name: str, number: int) -> str:
     return text.removeprefix("\ufeff") if number == 1 else text
 
 
+def windows(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Yields `lines` in lists of `size`, the last perhaps shorter."""
+    lines = iter(lines)
+    return iter(lambda: list(itertools.islice(lines, size)), [])
+
+
 class TextInput:
     """An open input: a regular file, gzipped or not, or a stream (pipe, terminal).
 
     A regular file can be checked before it is read, so that a line which is not UTF-8 is found before
     anything is translated; a stream cannot, and fails where the bad line stands.
+
+    Attributes:
+      name: what errors call it.
+      is_regular, is_terminal: what it is; a pipe is neither.
     """
 
     def __init__(self, path: str | None = None):
@@ -43,6 +56,7 @@ class TextInput:
         except OSError as error:
             raise UserError(f"{self.name} cannot be read: {error.strerror}") from None
         self.is_regular = stat.S_ISREG(mode)
+        self.is_terminal = self._file.isatty()
         self._start = self._file.tell() if self.is_regular else 0
 
     def check(self) -> int:
@@ -92,3 +106,56 @@ class TextInput:
 
     def close(self) -> None:
         self._file.close()
+
+
+class NewFile:
+    """A file of lines that appears whole, when the block it is used in ends, or, on an error, not at all.
+
+    Like `config.write_atomic`, for what is written bit by bit. Every failure to write is a UserError.
+    """
+
+    def __init__(self, path: str):
+        """Begins the file, under a temporary name beside `path`, so that a folder without room or rights is
+        found before any work is done."""
+        self._path = os.path.realpath(path)
+        folder, name = os.path.split(self._path)
+        self._temporary = None
+        with self._writing():
+            if os.path.exists(path) and not os.path.isfile(
+                path
+            ):  # a pipe or /dev/null; open refuses a folder
+                self._file = open(path, "wb")  # noqa: SIM115 (see `__exit__`)
+                return
+            os.makedirs(folder, exist_ok=True)
+            handle, self._temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+            self._file = os.fdopen(handle, "wb")
+
+    def write(self, lines: Iterable[str]) -> None:
+        """Adds lines; each gets its line end."""
+        with self._writing():
+            self._file.writelines(f"{line}\n".encode() for line in lines)
+
+    def __enter__(self) -> "NewFile":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._writing(), self._file as file:
+                file.flush()
+                if self._temporary and kind is None:
+                    os.fsync(file.fileno())
+                    umask = os.umask(0)
+                    os.umask(umask)
+                    os.chmod(self._temporary, 0o666 & ~umask)  # mkstemp makes a private file
+                    os.replace(self._temporary, self._path)
+                    self._temporary = None
+        finally:
+            if self._temporary:
+                os.unlink(self._temporary)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from error

@@ -1,12 +1,13 @@
 """Text in, text out: the one translation function under files, pipes, the prompt and the evaluator."""
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+
+from t2t_vqem.decoding.lines import windows
 
 WINDOW_LINES = 4096  # lines batched together: enough to fill every bucket, few enough to answer soon
 _FEW_LINES = 8  # rows of the middle batch shape, for a pipe that brings a handful of lines at a time
@@ -75,16 +76,14 @@ class Translator:
         An empty or blank line gives an empty one. A line longer than the last boundary is cut to it; how many
         were is logged once, at the end. An output never holds a line break.
         """
-        lines = iter(lines)
-        windows = iter(lambda: list(itertools.islice(lines, WINDOW_LINES)), [])
-        for outputs in self.translate_windows(windows):
+        for outputs in self.translate_windows(windows(lines, WINDOW_LINES)):
             yield from outputs
 
-    def translate_windows(self, windows: Iterable[Sequence[str]]) -> Iterator[list[str]]:
+    def translate_windows(self, source: Iterable[Sequence[str]]) -> Iterator[list[str]]:
         """The same for a source that decides itself which lines go together: a pipe, a prompt."""
         before, total = self.truncated, 0
         try:
-            for window in windows:
+            for window in source:
                 total += len(window)
                 yield self._translate_window(window)
         finally:

@@ -80,10 +80,9 @@ class TranslationEvaluator:
         """Translates the split and returns the figures with the translations.
 
         Floats: what the problem's `score` gives (`bleu`, `chrf`, ...); `reconstruction_bleu` for a model with
-        `reconstruct`; `length_ratio`, pieces of the outputs per piece of the references; `sentences`; every
-        loss and metric of the teacher-forced forward pass, as a mean over the whole split; `codebook.usage`.
-        Text: the metrics' signatures and `samples`, a Markdown table. Array: `code_histogram`, int64
-        [num_codes].
+        `reconstruct`; `length_ratio`, pieces of the outputs per piece of the references; every loss and
+        metric of the teacher-forced forward pass, as a mean over the whole split; `codebook.usage`. Text: the
+        metrics' signatures and `samples`, a Markdown table. Array: `code_histogram`, int64 [num_codes].
         """
         if model is not self._model:
             self._model = model
@@ -94,7 +93,6 @@ class TranslationEvaluator:
         hypotheses = list(self._translator.translate(self.sources))
         values = dict(self._problem.score(hypotheses, self.references))
         values["length_ratio"] = self._pieces(hypotheses) / max(1, self._pieces(self.references))
-        values["sentences"] = float(len(self.sources))
         forced, reconstructions = self._teacher_forced(model)
         values.update(forced)
         columns = {"source": self.sources, "reference": self.references, "translation": hypotheses}

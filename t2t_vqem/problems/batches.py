@@ -1,7 +1,8 @@
 """Batches of sequence pairs: bucketed by length to a few boundaries, sized in tokens, in a fixed random order.
 
-The order of epoch e depends on (seed, e) alone: the shards in a random order, several read in turn, and a
-modest buffer behind them. Nothing else is random, so a saved iterator restores the exact next batches.
+An epoch reads the shards in a random order, several in turn, through a modest buffer that shuffles once more;
+each epoch in another order, all of them following from the seed. Nothing else is random, and the state of it all
+is in the iterator: a saved one restores the exact next batches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from t2t_vqem.errors import UserError
 
 SHUFFLE_BUFFER = 4096  # examples; shards are shuffled on disk, so this only varies the epochs
 _CYCLE = 16  # shards read in turn
-_ENDLESS = 2**62
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,19 +74,9 @@ def training_batches(
     every count-th example of the same order.
     """
     index, count = input_pipeline
-    paths = tf.constant(list(paths))
-
-    def epoch_examples(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(paths, seed=[tf.constant(seed, tf.int64), epoch])
-        records = tf.data.Dataset.from_tensor_slices(order).interleave(
-            tf.data.TFRecordDataset, cycle_length=_CYCLE, block_length=4, deterministic=True
-        )
-        mixed = tf.random.stateless_uniform(
-            [], seed=[tf.constant(seed, tf.int64), ~epoch], minval=None, maxval=None, dtype=tf.int64
-        )
-        return records.shard(count, index).shuffle(SHUFFLE_BUFFER, mixed, reshuffle_each_iteration=False)
-
-    examples = tf.data.Dataset.range(_ENDLESS).flat_map(epoch_examples)
+    files = tf.data.Dataset.from_tensor_slices(list(paths)).shuffle(len(paths), seed)
+    records = files.interleave(tf.data.TFRecordDataset, cycle_length=_CYCLE, block_length=4)
+    examples = records.shard(count, index).shuffle(SHUFFLE_BUFFER, seed).repeat()
     examples = examples.map(_parse, num_parallel_calls=2, deterministic=True)
     examples = examples.filter(lambda pair: _length(pair) <= batching.max_length)
     steps = batching.steps_per_call

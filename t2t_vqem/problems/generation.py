@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import itertools
 import json
 import multiprocessing
 import os
@@ -29,7 +28,7 @@ from t2t_vqem.problems import shards
 
 _PLAN = "plan.json"
 _DONE = ".done"
-_SPAWN_FROM = 4  # shards; fewer are written sooner than a process has started
+_SPAWN_FROM = 100_000  # examples; fewer are written sooner than processes have started
 _REPORT_SECONDS = 10.0
 
 
@@ -47,6 +46,9 @@ Encode = Callable[[str, str, list[Any]], dict[str, Any]]
 @contextlib.contextmanager
 def exclusive(folder: str) -> Iterator[None]:
     """Makes `folder` and keeps every other datagen out of it until the end of the block."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # a worker imports the script that started it; waiting here for that script's lock would never end
+        raise RuntimeError('generate data below `if __name__ == "__main__":` in a script')
     try:
         os.makedirs(folder, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
@@ -108,14 +110,11 @@ def write_shards(
                 entries[shard.name] = entry
                 progress.kept(entry["examples"])
 
-    remaining = unfinished()
-    first = list(itertools.islice(remaining, _SPAWN_FROM if workers > 1 else 0))
-    remaining = itertools.chain(first, remaining)
-    if len(first) < _SPAWN_FROM:
-        for shard in remaining:
-            finish(shard.name, encode(folder, *shard))
+    if workers > 1 and total >= _SPAWN_FROM:
+        _in_processes(folder, unfinished(), encode, workers, finish)
     else:
-        _in_processes(folder, remaining, encode, workers, finish)
+        for shard in unfinished():
+            finish(shard.name, encode(folder, *shard))
     progress.report()
     return entries
 

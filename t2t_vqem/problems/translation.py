@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import hashlib
 import itertools
 import math
@@ -113,9 +114,7 @@ class TranslationProblem(Problem):
         too_long = batching.too_long({int(length): n for length, n in entry["lengths"].items()})
         if too_long:
             fate = "left out" if training else "truncated"
-            share = 100.0 * too_long / entry["examples"]
-            text = "%s: %d of %d examples (%.2f%%) are longer than %d pieces and will be %s"
-            logging.warning(text, split, too_long, entry["examples"], share, batching.max_length, fate)
+            _report_too_long(self.name, split, too_long, entry["examples"], batching.max_length, fate)
         if not training:
             return batches.evaluation_batches(paths, batching, input_pipeline=input_pipeline)
         if entry["examples"] - too_long < input_pipeline[1]:
@@ -202,6 +201,13 @@ class TranslationProblem(Problem):
         size = math.ceil(pairs / math.ceil(pairs / self.shard_size))
         count = math.ceil(pairs / size)
         return [shards.shard_name(split, i, count) for i in range(count)], size
+
+
+@functools.cache  # once, however often the split is read
+def _report_too_long(name: str, split: str, count: int, examples: int, max_length: int, fate: str) -> None:
+    share = 100.0 * count / examples
+    text = "%s, %s: %d of %d examples (%.2f%%) are longer than %d pieces and are %s"
+    logging.warning(text, name, split, count, examples, share, max_length, fate)
 
 
 class _Survey(NamedTuple):

@@ -21,8 +21,8 @@ from t2t_vqem.errors import UserError
 BEST_DIR, BEST_FILE = "best", "best.json"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _GROUPS = (keras.layers.Layer, tf.Module, keras.random.SeedGenerator)
-# Keras's own lists of what the attributes hold already.
-_INTERNAL = ("_layers", "_trainable_variables", "_non_trainable_variables")
+# Attributes in which Keras and TensorFlow list again what the others hold.
+_INTERNAL = ("_layers", "_trainable_variables", "_non_trainable_variables", "_self_")
 
 
 def state(**roots: keras.layers.Layer | tf.Module) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _variables(value: Any, seen: set[int]) -> Any:
         seen.add(id(value))
         return value
     if isinstance(value, _GROUPS):
-        children = {name: child for name, child in vars(value).items() if name not in _INTERNAL}
+        children = {name: child for name, child in vars(value).items() if not name.startswith(_INTERNAL)}
     elif isinstance(value, Mapping):
         children = {str(key): child for key, child in value.items()}
     elif isinstance(value, list | tuple):
@@ -167,7 +167,7 @@ def _restore(path: str, tree: Mapping[str, Any]) -> int:
                 raise _other(path, f"its variable {name} {tuple(saved[key])} is not in this model")
         tf.train.Checkpoint(**tree).read(path).expect_partial().assert_existing_objects_matched()
         return int(reader.get_tensor("step" + _VALUE))
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the checkpoint {path} cannot be read; it may be damaged: {reason}") from error
 
@@ -239,13 +239,13 @@ class Checkpoints:
 
         Returns False where the batches are no longer the same; make a new iterator then, it may be spoilt.
         """
-        path = os.path.join(self._own_dir, f"ckpt-{int(self._step)}")
+        path = os.path.join(self._own_dir, f"ckpt-{int(self._step.numpy())}")
         try:
             saved = tf.train.load_checkpoint(path).get_tensor("data" + _VALUE).decode()
             if saved != self._data.numpy().decode():
                 return False
             tf.train.Checkpoint(iterator=iterator).restore(path).expect_partial()
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
             logging.warning("no data position in %s: %s", path, " ".join(str(error).split())[:200])
             return False
         return True
@@ -263,6 +263,6 @@ class Checkpoints:
         Raises:
           UserError: the disk is full or cannot be written; the text names the path.
         """
-        step = int(self._step)
+        step = int(self._step.numpy())
         with _writing(os.path.join(self._own_dir, f"ckpt-{step}")):
             self._manager.save(checkpoint_number=step)

@@ -88,12 +88,13 @@ class Trainer:
             rows_multiple=replicas * config.micro_batches,
             steps_per_call=config.steps_per_call,
         )
+        shapes = [list(features.values()) for features in problem.batch_shapes(self._batching)]
         self._checkpoints = checkpoints.Checkpoints(
             model_dir,
             model=self.model,
             optimizer=self._optimizer,
             step=self._step.step,
-            data=f"{problem.name} {problem.fingerprint(data_dir)} {seed} {pipeline} {self._batching}",
+            data=f"{problem.name} {problem.fingerprint(data_dir)} {seed} {pipeline} {shapes}",
             keep=config.keep_last,
             pipeline=pipeline,
         )
@@ -105,7 +106,7 @@ class Trainer:
 
     @property
     def step(self) -> int:
-        return int(self._step.step)
+        return int(self._step.step.numpy())
 
     def train(self) -> dict[str, Any]:
         """Trains to `train_steps` without evaluating; returns the entry "train" of `results.json`."""

@@ -20,6 +20,7 @@ def codebook(counts, *, updates=1e6, decay=0.9, revival_threshold=0.1):
     book.means.assign(means)
     book.counts.assign(counts)
     book.sums.assign(counts[:, None] * means)
+    book.hits.assign(counts)
     book.updates.assign(updates)
     return book
 
@@ -122,3 +123,14 @@ def test_usage(counts, perplexity, live):
     np.testing.assert_allclose(usage["perplexity"], perplexity, rtol=1e-2)
     assert float(usage["live_codes"]) == live
     np.testing.assert_array_equal(usage["counts"][: len(counts)], np.asarray(counts, np.float32))
+
+
+def test_a_revived_code_is_not_in_use_until_positions_take_it():
+    book = codebook([5.0, 5.0])
+    batch = np.array([4.0, 4, 0, 0, 0, 0, 0, 0], np.float32)
+    book.m_step(statistics(batch, batch[:, None], normal(2, DIM, seed=3)))
+    assert book.born().numpy().sum() == 4
+    assert float(book.usage()["live_codes"]) == 2
+    batch[2] = 4.0
+    book.m_step(statistics(batch, batch[:, None]))
+    assert float(book.usage()["live_codes"]) == 3

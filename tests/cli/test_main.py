@@ -33,25 +33,36 @@ if __name__ == "__main__":
 '''
 
 
+PACKAGE = str(pathlib.Path(__file__).parents[2])
+
+
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cli") / "probe.py"
+    """A command, and a stand-in for TensorFlow: what is tested here has nothing to do with it."""
+    folder = tmp_path_factory.mktemp("cli")
+    path = folder / "commands" / "probe.py"
+    path.parent.mkdir()
     path.write_text(COMMAND)
-    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    (folder / "tensorflow.py").write_text("class config:\n    list_physical_devices = list\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), PACKAGE])}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the command's own default is what a user has
 
-    def call(*arguments):
+    def call(*arguments, **more):
         return subprocess.run(
-            [sys.executable, str(path), *arguments], capture_output=True, text=True, env=environment
+            [sys.executable, str(path), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment | more,
         )
 
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # the command's own default is what a user has
     call.command = [sys.executable, str(path)]
     call.environment = environment
     return call
 
 
 def test_a_command_is_quiet_and_succeeds(command):
-    done = command("--problem=toy_ende")
+    done = command("--problem=toy_ende", PYTHONPATH=PACKAGE)  # with the real TensorFlow
     assert (done.returncode, done.stdout, done.stderr) == (0, "toy_ende True\n", "")
 
 
@@ -104,3 +115,14 @@ def test_help_lists_the_flags_without_tensorflow(command):
     assert "--strategy" in done.stdout
     assert "auto|one|mirrored" in done.stdout
     assert "tensorflow" not in done.stderr
+
+
+@pytest.mark.parametrize("end", ["os.abort()", "raise ImportError('no library')"])
+def test_what_tensorflow_says_before_it_fails_is_not_lost(command, tmp_path, end):
+    (tmp_path / "tensorflow.py").write_text(
+        "import os\nos.write(2, b'I0000 oneDNN custom operations are on.\\nneeds AVX\\n')\n" + end + "\n"
+    )
+    done = command("--problem=x", PYTHONPATH=os.pathsep.join([str(tmp_path), PACKAGE]))
+    assert done.returncode != 0
+    assert "needs AVX" in done.stderr
+    assert "oneDNN" not in done.stderr

@@ -9,8 +9,8 @@ from t2t_vqem.bottlenecks.em import HardEM
 from t2t_vqem.context import LossTerm
 from t2t_vqem.models.model import Model, ModelOutput
 from t2t_vqem.problems.problem import Problem
+from t2t_vqem.training import trainer
 from t2t_vqem.training.train_config import TrainConfig
-from t2t_vqem.training.trainer import Trainer
 
 IDS, DIM = 20, 8
 
@@ -86,6 +86,23 @@ class TinyModel(Model):
         return {"outputs": tf.argmax(self(features | {"targets": features["inputs"]}).logits, -1)}
 
 
+class InstantStep:
+    """In the place of a TrainStep where a test is about the loop around it: moves one weight, traces nothing."""
+
+    def __init__(self, model, optimizer, strategy, **settings):
+        self.model = model
+        self.step = tf.Variable(0, dtype=tf.int64)
+
+    def __call__(self, features):
+        steps, rows, length = features["targets"].shape
+        self.step.assign_add(steps)
+        self.model.out.bias.assign_add(tf.ones([IDS]))
+        return {"nll": (2.0 * steps, 1.0 * steps), "tokens": (steps * rows * length, steps)}
+
+    def try_batch(self, features):
+        pass
+
+
 class Scripted:
     """An evaluator that reads its values from a list and remembers when it was asked."""
 
@@ -110,7 +127,7 @@ def make_trainer(tiny_config, tmp_path):
     """A function (model_dir name, evaluators, dim, strategy, config overrides) -> Trainer."""
 
     def make(name="run", evaluators=None, dim=DIM, strategy=None, seed=0, **overrides):
-        return Trainer(
+        return trainer.Trainer(
             TinyProblem(),
             lambda: TinyModel(dim),
             tiny_config(**overrides),
@@ -122,6 +139,13 @@ def make_trainer(tiny_config, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture
+def make_quick(make_trainer, monkeypatch):
+    """`make_trainer` of trainers whose step takes no time."""
+    monkeypatch.setattr(trainer, "TrainStep", InstantStep)
+    return make_trainer
 
 
 @pytest.fixture

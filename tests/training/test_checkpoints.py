@@ -92,11 +92,12 @@ def test_a_missing_step_names_those_there_are(tmp_path):
     assert checkpoints.find(str(tmp_path), "4") == str(tmp_path / "best" / "ckpt-4")
 
 
-def test_a_truncated_checkpoint_is_called_damaged(tmp_path):
+@pytest.mark.parametrize("ruin", [lambda b: b[:20], lambda b: b[:-20] + bytes([b[-20] ^ 1]) + b[-19:]])
+def test_a_truncated_or_flipped_checkpoint_is_called_damaged(tmp_path, ruin):
     model = Stack().build_weights()
     save(tmp_path, model)
     data = tmp_path / "ckpt-5.data-00000-of-00001"
-    data.write_bytes(data.read_bytes()[:20])
+    data.write_bytes(ruin(data.read_bytes()))
     with pytest.raises(UserError, match="ckpt-5 cannot be read; it may be damaged"):
         checkpoints.restore_weights(checkpoints.find(str(tmp_path)), model)
 

@@ -1,0 +1,169 @@
+import logging as python_logging
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2t_vqem.decoding.translator import Translator, one_line
+from t2t_vqem.problems import vocabulary
+
+CORPUS = [
+    "the old dogs see a small house .",
+    "a teacher gives the child a red book ,",
+    "Ein Lehrer gibt dem Kind ein rotes Buch !",
+    "Äpfel, Öl und Übermut – naïve „Zitate“ 东京 🙂",
+]
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return vocabulary.Vocabulary(vocabulary.train(CORPUS * 20, 120))
+
+
+class Copy:
+    """A model whose translation is its source; it remembers every batch shape it was traced for."""
+
+    def __init__(self):
+        self.shift = tf.Variable(0)
+        self.shapes = []
+
+    def infer(self, features):
+        inputs = features["inputs"]
+        self.shapes.append(tuple(inputs.shape))
+        return {"outputs": tf.where(inputs > 2, inputs + self.shift, inputs)}
+
+
+def translator(pieces, model=None, boundaries=(8, 16, 64), batch_tokens=128, **options):
+    return Translator(model or Copy(), pieces, boundaries=boundaries, batch_tokens=batch_tokens, **options)
+
+
+AWKWARD = [
+    "",
+    " ",
+    "\t",
+    "\u00a0\u2003",
+    "the old dogs",
+    "a\nb",
+    "a\r\nb\r",
+    "\r\n",
+    "NUL\0inside",
+    "\0",
+    "the\u2028old\u2029dogs\u0085see",
+    "\x0b\x0c\x1c\x1d\x1e\u2028\u0085",
+    "🙂 東京 \U0010ffff ﷺ",
+    "é a\u0301",
+    "dogs " * 500,
+    "\ufeff",
+    "a",
+]
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, len(AWKWARD)])
+def test_one_output_line_for_each_input_line(pieces, count):
+    outputs = list(translator(pieces).translate(AWKWARD[:count]))
+    assert len(outputs) == count
+    assert all(len(output.splitlines()) <= 1 and "\n" not in output for output in outputs)
+
+
+def test_outputs_never_hold_a_line_break(pieces):
+    class Breaks:
+        encode = staticmethod(pieces.encode)
+
+        @staticmethod
+        def decode(ids):
+            return ["a\nb\u2028c\r\nd\u0085" for _ in ids]
+
+    assert list(translator(Breaks()).translate(["the", "old"])) == ["a b c d"] * 2
+
+
+def test_blank_lines_are_empty_and_do_not_reach_the_model(pieces):
+    model = Copy()
+    assert list(translator(pieces, model).translate(["", "  ", "\t", "\u2028"])) == [""] * 4
+    assert model.shapes == []
+
+
+def test_no_lines_give_no_lines(pieces):
+    assert list(translator(pieces).translate([])) == []
+
+
+def sentences(count):
+    words = ["the", "old", "dogs", "see", "a", "small", "house"]
+    generator = np.random.default_rng(0)
+    return [" ".join(generator.choice(words, generator.integers(1, 9))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
+def test_order_is_kept_whatever_the_batch(pieces, batch_tokens):
+    lines = sentences(200)
+    assert list(translator(pieces, batch_tokens=batch_tokens).translate(lines)) == lines
+
+
+def test_windows_stream(pieces, monkeypatch):
+    monkeypatch.setattr("t2t_vqem.decoding.translator.WINDOW_LINES", 3)
+    read = []
+    lines = sentences(8)
+    outputs = translator(pieces).translate(read.append(line) or line for line in lines)
+    assert next(outputs) == lines[0]
+    assert len(read) == 3
+    assert list(outputs) == lines[1:]
+
+
+def test_shapes_are_few_and_one_line_is_one_row(pieces):
+    model = Copy()
+    copy = translator(pieces, model, boundaries=(8, 32), batch_tokens=512)
+    for count in [1, 1, 2, 5, 8, 9, 30, 200, 1]:
+        list(copy.translate(sentences(200)[:count]))
+    allowed = {(rows, 8) for rows in (1, 8, 64)} | {(rows, 32) for rows in (1, 8, 16)}
+    assert set(model.shapes) <= allowed
+    assert len(model.shapes) == len(set(model.shapes)), "a shape was traced twice"
+    assert any(rows == 1 for rows, _ in model.shapes)
+
+
+def test_max_rows_bounds_the_batch(pieces):
+    model = Copy()
+    list(translator(pieces, model, batch_tokens=10_000, max_rows=20).translate(sentences(100)))
+    assert {rows for rows, _ in model.shapes} == {20}
+
+
+def test_weights_that_change_are_seen(pieces):
+    model = Copy()
+    copy = translator(pieces, model)
+    (before,) = copy.translate(["the old dogs"])
+    model.shift.assign(1)
+    (after,) = copy.translate(["the old dogs"])
+    expected = pieces.decode([[i + 1 if i > 2 else i for i in pieces.encode(["the old dogs"])[0]]])
+    assert before == "the old dogs"
+    assert [after] == expected
+    assert len(model.shapes) == 1
+
+
+def test_long_lines_are_cut_and_counted_once(pieces, caplog):
+    copy = translator(pieces, boundaries=(8, 16))
+    long = "dogs " * 40
+    with caplog.at_level(python_logging.WARNING, logger="absl"):
+        outputs = list(copy.translate(["a", long, "the", long]))
+    assert pieces.decode([pieces.encode([long])[0][:15]]) == [outputs[1]]
+    assert copy.truncated == 2
+    (record,) = caplog.records
+    assert "2 of 4 lines were longer than 16 tokens" in record.getMessage()
+
+
+def test_an_error_in_the_source_still_reports_the_cut_lines(pieces, caplog):
+    def windows():
+        yield ["dogs " * 40]
+        raise RuntimeError("gone")
+
+    with caplog.at_level(python_logging.WARNING, logger="absl"), pytest.raises(RuntimeError, match="gone"):
+        list(translator(pieces, boundaries=(8,)).translate_windows(windows()))
+    assert "1 of 1 lines" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(("boundaries", "tokens"), [((), 10), ((0, 4), 10), ((4,), 0)])
+def test_settings_that_allow_no_batch(pieces, boundaries, tokens):
+    with pytest.raises(ValueError, match="no batch"):
+        translator(pieces, boundaries=boundaries, batch_tokens=tokens)
+
+
+def test_one_line():
+    assert one_line("a\r\nb\x85c") == "a b c"
+    assert one_line("a|b\u00a0c") == "a|b\u00a0c"
