@@ -39,9 +39,11 @@ def greedy(
     def body(index, ended, last, lengths, ids, state):
         logits, state = step(last, index, state)
         chosen = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        ended |= (chosen == end_id) | (index >= max_length)
+        ended |= chosen == end_id
         chosen = tf.where(ended, end_id, chosen)
-        return index + 1, ended, chosen, lengths + tf.cast(~ended, tf.int32), ids.write(index, chosen), state
+        lengths += tf.cast(~ended, tf.int32)
+        ended |= index + 1 >= max_length
+        return index + 1, ended, chosen, lengths, ids.write(index, chosen), state
 
     ids = tf.TensorArray(tf.int32, size=0, dynamic_size=True, element_shape=[None])
     start = (

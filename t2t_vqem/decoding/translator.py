@@ -10,7 +10,6 @@ from absl import logging
 from t2t_vqem.decoding.lines import windows
 
 WINDOW_LINES = 4096  # lines batched together: enough to fill every bucket, few enough to answer soon
-_FEW_LINES = 8  # rows of the middle batch shape, for a pipe that brings a handful of lines at a time
 
 
 class Vocabulary(Protocol):
@@ -35,10 +34,10 @@ def one_line(text: str) -> str:
 class Translator:
     """Translates lines with a model: exactly one output for each input, in order.
 
-    A line is padded to the smallest boundary that holds it and decoded in a batch of a fixed number of rows,
-    so that at most three graphs a boundary are ever traced: one row (the prompt), eight, and the full batch.
-    What a line becomes depends on the line alone, not on its neighbours. The graphs read the model's
-    variables when they run: a translator may be kept while the model goes on training.
+    A line is padded to the smallest boundary that holds it, so that what it becomes depends on the line alone,
+    not on its neighbours. One graph serves every batch shape: tracing one for each takes seconds a shape and
+    runs no faster. It reads the model's variables when it runs: a translator may be kept while the model goes
+    on training.
 
     Attributes:
       truncated: lines cut to the last boundary so far.
@@ -67,7 +66,11 @@ class Translator:
             raise ValueError(f"no batch has boundaries {list(boundaries)} and {batch_tokens} tokens")
         self._vocabulary = vocabulary
         self._rows = {b: max(1, min(batch_tokens // b, max_rows or batch_tokens)) for b in self.boundaries}
-        self._infer = tf.function(lambda inputs: model.infer({"inputs": inputs})["outputs"], autograph=False)
+        self._infer = tf.function(
+            lambda inputs: model.infer({"inputs": inputs})["outputs"],
+            input_signature=[tf.TensorSpec([None, None], tf.int32)],
+            autograph=False,
+        )
         self.truncated = 0
 
     def translate(self, lines: Iterable[str]) -> Iterator[str]:
@@ -107,17 +110,13 @@ class Translator:
             boundary = next(b for b in self.boundaries if len(ids) <= b)
             buckets[boundary].append((index, ids))
         for boundary, examples in buckets.items():
-            full = self._rows[boundary]
-            rows = next(n for n in sorted({1, min(_FEW_LINES, full), full}) if n >= min(len(window), full))
+            rows = self._rows[boundary]
             for start in range(0, len(examples), rows):
                 batch = examples[start : start + rows]
-                inputs = np.zeros([rows, boundary], np.int32)
+                inputs = np.zeros([len(batch), boundary], np.int32)
                 for row, (_, ids) in enumerate(batch):
                     inputs[row, : len(ids)] = ids
-                inputs[len(batch) :] = inputs[0]  # a real row: the search stops no later for it
-                graph = self._infer.get_concrete_function(tf.TensorSpec([rows, boundary], tf.int32))
-                decoded = graph(tf.constant(inputs)).numpy()[: len(batch)]
-                texts = self._vocabulary.decode(decoded.tolist())
+                texts = self._vocabulary.decode(self._infer(tf.constant(inputs)).numpy().tolist())
                 for (index, _), text in zip(batch, texts, strict=True):
                     outputs[index] = one_line(text)
         return outputs

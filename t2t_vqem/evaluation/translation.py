@@ -33,7 +33,7 @@ class Evaluation(NamedTuple):
 class TranslationEvaluator:
     """Evaluates translation models on one split of a problem.
 
-    The split is read once, and each batch shape is traced once a model: both are kept from call to call.
+    The split is read once, and a model is traced once: both are kept from call to call.
 
     Attributes:
       sources, references: the raw texts that are evaluated.
@@ -89,7 +89,12 @@ class TranslationEvaluator:
             self._translator = Translator(
                 model, self._vocabulary, boundaries=self._boundaries, batch_tokens=self._batch_tokens
             )
-            self._forward = tf.function(lambda batch: _forward(model, batch), autograph=False)
+            ids = tf.TensorSpec([None, None], tf.int32)  # one graph for every batch shape, as in Translator
+            self._forward = tf.function(
+                lambda batch: _forward(model, batch),
+                input_signature=[{"inputs": ids, "targets": ids}],
+                autograph=False,
+            )
         hypotheses = list(self._translator.translate(self.sources))
         values = dict(self._problem.score(hypotheses, self.references))
         values["length_ratio"] = self._pieces(hypotheses) / max(1, self._pieces(self.references))
@@ -109,15 +114,12 @@ class TranslationEvaluator:
         counts = 0
         reconstructions = [""] * len(self.sources)
         for batch, places in self._batches:
-            specs = {name: tf.TensorSpec(array.shape, tf.int32) for name, array in batch.items()}
-            terms, rebuilt = self._forward.get_concrete_function(specs)(
-                {name: tf.constant(array) for name, array in batch.items()}
-            )
+            terms, rebuilt = self._forward({name: tf.constant(array) for name, array in batch.items()})
             for name, (total, weight) in terms.items():
                 sums[name] += [float(total), float(weight)]
             if rebuilt is None:
                 continue
-            texts = self._vocabulary.decode(rebuilt["outputs"].numpy()[: len(places)].tolist())
+            texts = self._vocabulary.decode(rebuilt["outputs"].numpy().tolist())
             for place, text in zip(places, texts, strict=True):
                 reconstructions[place] = one_line(text)
             (bottleneck,) = model.bottlenecks.values()
@@ -149,7 +151,7 @@ def _evenly(count: int, most: int | None) -> list[int]:
 
 
 def _select(batches, places: Mapping[int, int]) -> list[tuple[dict[str, np.ndarray], list[int]]]:
-    """Packs the examples whose index is in `places` into batches of the same shapes, with their places."""
+    """Packs the examples whose index is in `places` into batches of no more rows, each with its places."""
     buckets, rows = defaultdict(list), {}
     for batch in batches:
         shape = batch["inputs"].shape[1]
@@ -161,10 +163,8 @@ def _select(batches, places: Mapping[int, int]) -> list[tuple[dict[str, np.ndarr
     for length, examples in buckets.items():
         for start in range(0, len(examples), rows[length]):
             part = examples[start : start + rows[length]]
-            arrays = {name: np.zeros([rows[length], length], np.int32) for name in ("inputs", "targets")}
-            for row, (_, inputs, targets) in enumerate(part):
-                arrays["inputs"][row], arrays["targets"][row] = inputs, targets
-            packed.append((arrays, [place for place, _, _ in part]))
+            numbers, inputs, targets = zip(*part, strict=True)
+            packed.append(({"inputs": np.stack(inputs), "targets": np.stack(targets)}, list(numbers)))
     return packed
 
 

@@ -6,11 +6,12 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem.context import Training
+from t2t_vqem.layers.block import Block
 
 KeyValues = tuple[tf.Tensor, tf.Tensor]
 
 
-class Attention(keras.layers.Layer):
+class Attention(Block):
     """Scaled dot-product attention with several heads; of `x` to itself or to a memory."""
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0, **kwargs):

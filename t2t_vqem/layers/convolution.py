@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem.context import Training
+from t2t_vqem.layers.block import Block
 
 
 def _masked(x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
@@ -19,7 +20,7 @@ def _neighbours(x: tf.Tensor) -> tf.Tensor:
 _compiled_neighbours = tf.function(_neighbours, jit_compile=True, autograph=False)
 
 
-class Convolution(keras.layers.Layer):
+class Convolution(Block):
     """Width-3 convolution, written as a product over the concatenated neighbours.
 
     On a CPU, XLA compiles the gradient of a true convolution for minutes, and without XLA the gradient of the
@@ -36,7 +37,7 @@ class Convolution(keras.layers.Layer):
         return self.kernel(_compiled_neighbours(x) if static else _neighbours(x))
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Block):
     """x + dropout(f(x)) with f = layer norm, then three times ReLU, width-3 convolution, layer norm."""
 
     def __init__(self, dim: int, dropout: float = 0.0, **kwargs):
@@ -53,7 +54,7 @@ class ResidualBlock(keras.layers.Layer):
         return x + (hidden if training is None else training.dropout(hidden, self.dropout))
 
 
-class Compressor(keras.layers.Layer):
+class Compressor(Block):
     """Residual block, then width-2 stride-2 convolution, `num_steps` times: length / 2^num_steps."""
 
     def __init__(self, num_steps: int, dim: int, dropout: float = 0.0, **kwargs):
@@ -77,7 +78,7 @@ class Compressor(keras.layers.Layer):
         return x, mask
 
 
-class Decompressor(keras.layers.Layer):
+class Decompressor(Block):
     """Residual block, then a dense layer to two positions, `num_steps` times: length * 2^num_steps."""
 
     def __init__(self, num_steps: int, dim: int, dropout: float = 0.0, **kwargs):

@@ -5,9 +5,10 @@ import tensorflow as tf
 
 from t2t_vqem.context import Training
 from t2t_vqem.layers.attention import Attention, KeyValues
+from t2t_vqem.layers.block import Block
 
 
-class FeedForward(keras.layers.Layer):
+class FeedForward(Block):
     """Two dense layers with a ReLU between."""
 
     def __init__(self, dim: int, filter_size: int, dropout: float = 0.0, **kwargs):
@@ -21,7 +22,7 @@ class FeedForward(keras.layers.Layer):
         return self.contract(hidden if training is None else training.dropout(hidden, self.dropout))
 
 
-class TransformerLayer(keras.layers.Layer):
+class TransformerLayer(Block):
     """Self-attention, attention to a memory where there is one, feed-forward; each x + f(norm(x))."""
 
     def __init__(
@@ -86,7 +87,7 @@ class TransformerLayer(keras.layers.Layer):
         return x + (update if training is None else training.dropout(update, self.dropout))
 
 
-class Transformer(keras.layers.Layer):
+class Transformer(Block):
     """A stack of layers and a last norm; bidirectional or causal, with or without a memory."""
 
     def __init__(

@@ -3,11 +3,11 @@
 import abc
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 
 from t2t_vqem.bottlenecks.bottleneck import Bottleneck
 from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.layers.block import Block
 
 Features = dict[str, tf.Tensor]
 
@@ -30,7 +30,7 @@ class ModelOutput(NamedTuple):
     metrics: dict[str, LossTerm]
 
 
-class Model(keras.layers.Layer, abc.ABC):
+class Model(Block, abc.ABC):
     """What learns. `model(features, training=...)` gives a `ModelOutput`.
 
     Attributes:

@@ -1,8 +1,8 @@
-"""Batches of sequence pairs: bucketed by length to a few boundaries, sized in tokens, in a fixed random order.
+"""Batches of sequence pairs: bucketed by length, sized in tokens, in a random order that the seed fixes.
 
-An epoch reads the shards in a random order, several in turn, through a modest buffer that shuffles once more;
-each epoch in another order, all of them following from the seed. Nothing else is random, and the state of it all
-is in the iterator: a saved one restores the exact next batches.
+An epoch reads the shards in a random order, several in turn, through a modest buffer that shuffles once
+more; each epoch has another order. Nothing else is random, and the state of it all is in the iterator: a
+saved one restores the exact next batches.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def evaluation_batches(
     examples = tf.data.TFRecordDataset(list(paths)).enumerate().shard(count, index)
 
     def parse(place: tf.Tensor, record: tf.Tensor) -> dict[str, tf.Tensor]:
-        kept = {k: tf.concat([ids[:-1][: batching.max_length - 1], ids[-1:]], 0) for k, ids in _parse(record).items()}
-        return kept | {"index": tf.cast(place, tf.int32)}
+        pair = {side: _truncated(ids, batching.max_length) for side, ids in _parse(record).items()}
+        return pair | {"index": tf.cast(place, tf.int32)}
 
     def fill(bucket: tf.Tensor, window: tf.data.Dataset) -> tf.data.Dataset:
         rows = tf.gather([batching.rows(boundary) for boundary in batching.boundaries], bucket)
@@ -117,6 +117,10 @@ def _parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
     ids = tf.io.RaggedFeature(tf.int64)
     pair = tf.io.parse_single_example(record, {"inputs": ids, "targets": ids})
     return {side: tf.cast(sequence, tf.int32) for side, sequence in pair.items()}
+
+
+def _truncated(ids: tf.Tensor, length: int) -> tf.Tensor:
+    return tf.concat([ids[:-1][: length - 1], ids[-1:]], axis=0)
 
 
 def _length(pair: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -156,7 +160,9 @@ def _fill_rows(batch: Mapping[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.
     return filled | {"index": tf.pad(batch["index"], [[0, missing]], constant_values=-1)}
 
 
-def _set_shapes(batch: dict[str, tf.Tensor], batching: Batching, leading: tuple[int, ...]) -> dict[str, tf.Tensor]:
+def _set_shapes(
+    batch: dict[str, tf.Tensor], batching: Batching, leading: tuple[int, ...]
+) -> dict[str, tf.Tensor]:
     """Makes static what all buckets have in common."""
     rows = {batching.rows(boundary) for boundary in batching.boundaries}
     shape = [*leading, rows.pop() if len(rows) == 1 else None]

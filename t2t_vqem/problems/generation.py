@@ -66,7 +66,7 @@ def exclusive(folder: str) -> Iterator[None]:
 
 
 def resume(folder: str, plan: dict[str, Any]) -> None:
-    """Keeps what an interrupted run left in `folder` if its plan was the same, and clears the folder if not."""
+    """Keeps what an interrupted run left in `folder` if its plan was the same; else clears the folder."""
     path = os.path.join(folder, _PLAN)
     text = json.dumps(plan, sort_keys=True)
     try:
@@ -128,7 +128,9 @@ def publish(folder: str, final: str, manifest: dict[str, Any]) -> None:
     try:
         os.rename(folder, final)
     except OSError as error:
-        raise UserError(f"{final} holds something else than {manifest['problem']}'s data; move it away") from error
+        raise UserError(
+            f"{final} holds something else than data of {manifest['problem']}; move it"
+        ) from error
 
 
 def discard(folder: str) -> None:
@@ -164,8 +166,8 @@ def _in_processes(
             _collect(running, finish, "ALL_COMPLETED")
         except BrokenProcessPool as error:
             raise UserError(
-                "a datagen worker was killed, for want of memory perhaps: run the command again and it goes on "
-                "behind the finished shards; fewer --workers take less memory"
+                "a datagen worker was killed, for want of memory perhaps: run the command again, with fewer "
+                "--workers, and it goes on behind the finished shards"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -8,7 +8,7 @@ from t2t_vqem.problems.text_files import TextFilesProblem
 
 @registry.problems.register("multi30k_ende")
 class Multi30kEnDe(TextFilesProblem):
-    """Raw cased text. `source_dir` holds train, val, test_2016_flickr and test_2017_flickr, .en and .de, .gz or not."""
+    """Raw cased text. `source_dir` holds the splits as .en and .de files, gzipped or not."""
 
     name = "multi30k_ende"
     vocab_size = 4000

@@ -38,7 +38,9 @@ class Problem(abc.ABC):
         return tuple(split for split in self.splits[1:] if split != self.dev_split)
 
     @abc.abstractmethod
-    def generate(self, data_dir: str, source_dir: str | None = None, workers: int | None = None) -> dict[str, Any]:
+    def generate(
+        self, data_dir: str, source_dir: str | None = None, workers: int | None = None
+    ) -> dict[str, Any]:
         """Writes the examples once and returns their manifest; cheap where they lie complete already.
 
         Args:

@@ -1,8 +1,8 @@
 """Data at rest: TFRecord shards, and the manifest that names and vouches for every file.
 
-A manifest lists the files of a problem with their sizes and SHA-256 sums, and per split the number of examples
-and a histogram of their lengths. TFRecord's own checksums are found out in the middle of a training run only;
-the manifest's are checked before it.
+A manifest lists the files of a problem with their sizes and SHA-256 sums, and per split the number of
+examples and a histogram of their lengths. TFRecord's own checksums speak up in the middle of a training run
+only; the manifest's are checked before it.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def read_manifest(folder: str, name: str) -> dict[str, Any]:
             manifest = json.load(file)
         files = manifest["files"]
     except FileNotFoundError:
-        raise UserError(f"no data of {name} in {folder}; make them with bin/datagen --problem={name}") from None
+        raise UserError(f"no data of {name} in {folder}; run bin/datagen --problem={name}") from None
     except OSError as error:
         raise os_error(path, error) from error
     except (ValueError, KeyError, TypeError) as error:

@@ -1,11 +1,13 @@
-"""Problems made of pairs of text files: one sentence a line, line i of one the translation of line i of the other."""
+"""Problems made of pairs of text files: line i of one is the translation of line i of the other."""
 
 from __future__ import annotations
 
 import abc
 import gzip
+import html
 import io
 import os
+import re
 import zlib
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ from t2t_vqem.errors import UserError
 from t2t_vqem.problems.translation import TranslationProblem
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_SEGMENT = re.compile(r"<seg[^>]*>\s*(.*?)\s*</seg>")  # of the SGML that WMT publishes test sets in
 
 
 class TextFilesProblem(TranslationProblem):
@@ -30,13 +33,13 @@ class TextFilesProblem(TranslationProblem):
             yield from read_pairs(source, target)
 
     def in_source_dir(self, *stems: str) -> str:
-        """Returns the first of these files, plain or ending in .gz, that `source_dir` holds.
+        """Returns the path of the first of these files, plain or ending in .gz, that `source_dir` holds.
 
         Raises:
           UserError: there is no `source_dir`, or none of them is in it.
         """
         if self.source_dir is None:
-            raise UserError(f"{self.name} is made from files: give --source_dir, the folder that holds {stems[0]}[.gz]")
+            raise UserError(f"{self.name} is made from files; give --source_dir, which holds {stems[0]}[.gz]")
         path = find(self.source_dir, *stems)
         if path is None:
             wanted = " or ".join(f"{stem}[.gz]" for stem in stems)
@@ -45,12 +48,9 @@ class TextFilesProblem(TranslationProblem):
 
 
 def find(folder: str, *stems: str) -> str | None:
-    """Returns the path of the first of these files, plain or ending in .gz, that the folder holds."""
-    for stem in stems:
-        for name in (stem, stem + ".gz"):
-            if os.path.isfile(os.path.join(folder, name)):
-                return os.path.join(folder, name)
-    return None
+    """Returns the path of the first of these files, plain or ending in .gz, in the folder, or None."""
+    paths = (os.path.join(folder, stem + ending) for stem in stems for ending in ("", ".gz"))
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def read_pairs(source: str, target: str) -> Iterator[tuple[str, str]]:
@@ -78,13 +78,17 @@ def read_pairs(source: str, target: str) -> Iterator[tuple[str, str]]:
 def read_lines(path: str) -> Iterator[str]:
     """Yields the lines of a UTF-8 file without their ends; whether it is gzipped its first bytes tell."""
     number = 0
+    sgml = path.removesuffix(".gz").endswith(".sgm")
     try:
         with open(path, "rb") as raw:
             packed = raw.peek(2)[:2] == _GZIP_MAGIC
             file = io.BufferedReader(gzip.GzipFile(fileobj=raw), 1 << 18) if packed else raw
             for number, line in enumerate(file, 1):
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                yield text.rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                if not sgml:
+                    yield text
+                elif segment := _SEGMENT.search(text):
+                    yield html.unescape(segment[1])
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UserError(f"{path}, line {number}: not UTF-8 (byte 0x{byte:02x} at {error.start})") from error
@@ -98,6 +102,6 @@ def read_lines(path: str) -> Iterator[str]:
 
 def _unequal(source: str, source_lines: int, target: str, target_lines: int) -> UserError:
     return UserError(
-        f"{source} has {source_lines} lines but {target} has {target_lines}; line i of one must translate line i "
-        "of the other"
+        f"{source} has {source_lines} lines but {target} has {target_lines}; line i of one must be the "
+        "translation of line i of the other"
     )

@@ -58,8 +58,8 @@ CHOICES = tuple(Choice(*bits) for bits in itertools.product((False, True), repea
 _PEOPLE = (
     Noun("woman", ("Frau", "f"), ("Dame", "f")),
     Noun("man", ("Mann", "m"), ("Herr", "m")),
-    Noun("girl", ("Mädchen", "n"), ("Tochter", "f")),
-    Noun("boy", ("Junge", "m"), ("Kind", "n")),
+    Noun("girl", ("Mädchen", "n"), ("Maid", "f")),
+    Noun("child", ("Kind", "n"), ("Sprössling", "m")),
     Noun("doctor", ("Arzt", "m"), ("Ärztin", "f")),
     Noun("teacher", ("Lehrerin", "f"), ("Lehrer", "m")),
     Noun("neighbour", ("Nachbar", "m"), ("Nachbarin", "f")),
@@ -75,9 +75,9 @@ _THINGS = (
     Noun("boat", ("Boot", "n"), ("Kahn", "m")),
     Noun("phone", ("Telefon", "n"), ("Apparat", "m")),
     Noun("book", ("Buch", "n"), ("Band", "m")),
-    Noun("lamp", ("Lampe", "f"), ("Licht", "n")),
+    Noun("lamp", ("Lampe", "f"), ("Leuchter", "m")),
     Noun("meal", ("Essen", "n"), ("Speise", "f")),
-    Noun("hat", ("Hut", "m"), ("Mütze", "f")),
+    Noun("hat", ("Mütze", "f"), ("Hut", "m")),
 )
 _ADJECTIVES = {
     "old": "alt",
@@ -103,7 +103,13 @@ _VERBS = (
     Verb("looked at", "look at", "an", "sah", "angesehen", "ansehen"),
     Verb("handed over", "hand over", "ab", "gab", "abgegeben", "abgeben"),
 )
-_ADVERBS = {"yesterday": "gestern", "later": "später", "often": "oft", "suddenly": "plötzlich", "then": "dann"}
+_ADVERBS = {
+    "yesterday": "gestern",
+    "later": "später",
+    "often": "oft",
+    "suddenly": "plötzlich",
+    "then": "dann",
+}
 _SPEECH = {
     "said": ("sagte", "gesagt"),
     "thought": ("dachte", "gedacht"),
@@ -112,11 +118,15 @@ _SPEECH = {
 }
 _CONJUNCTIONS = {"because": "weil", "although": "obwohl", "before": "bevor", "while": "während"}
 
-# case -> gender -> article, and the ending of an adjective behind it
-_DEFINITE = {"nominative": {"m": "der", "f": "die", "n": "das"}, "accusative": {"m": "den", "f": "die", "n": "das"}}
-_INDEFINITE = {"nominative": {"m": "ein", "f": "eine", "n": "ein"}, "accusative": {"m": "einen", "f": "eine", "n": "ein"}}
-_WEAK = {"nominative": {"m": "e", "f": "e", "n": "e"}, "accusative": {"m": "en", "f": "e", "n": "e"}}
-_MIXED = {"nominative": {"m": "er", "f": "e", "n": "es"}, "accusative": {"m": "en", "f": "e", "n": "es"}}
+# article and ending of the adjective behind it, by case and gender
+_DEFINITE = {
+    "nominative": {"m": ("der", "e"), "f": ("die", "e"), "n": ("das", "e")},
+    "accusative": {"m": ("den", "en"), "f": ("die", "e"), "n": ("das", "e")},
+}
+_INDEFINITE = {
+    "nominative": {"m": ("ein", "er"), "f": ("eine", "e"), "n": ("ein", "es")},
+    "accusative": {"m": ("einen", "en"), "f": ("eine", "e"), "n": ("ein", "es")},
+}
 
 
 class NounPhrase(NamedTuple):
@@ -132,13 +142,10 @@ class NounPhrase(NamedTuple):
 
     def german(self, case: str, choice: Choice) -> list[str]:
         word, gender = self.noun.lofty if choice.lofty else self.noun.everyday
-        article = (_DEFINITE if self.definite else _INDEFINITE)[case][gender]
-        ending = (_WEAK if self.definite else _MIXED)[case][gender]
+        article, ending = (_DEFINITE if self.definite else _INDEFINITE)[case][gender]
         adjective = [_ADJECTIVES[self.adjective] + ending] if self.adjective else []
         if word == "Herr" and case == "accusative":  # the one weak noun
             word = "Herrn"
-        if word == "Junge" and case == "accusative":
-            word = "Jungen"
         return [article, *adjective, word]
 
 
@@ -230,7 +237,8 @@ def draw(rng: random.Random) -> Sentence:
 def _draw_clause(rng: random.Random, adjectives: bool) -> Clause:
     subject = _draw_phrase(rng, _PEOPLE, adjectives)
     adverb = rng.choice(list(_ADVERBS)) if rng.random() < 0.6 else None
-    return Clause(subject, rng.choice(_VERBS), _draw_phrase(rng, _THINGS, adjectives), adverb, rng.random() < 0.2)
+    object_ = _draw_phrase(rng, _THINGS, adjectives)
+    return Clause(subject, rng.choice(_VERBS), object_, adverb, modal=rng.random() < 0.2)
 
 
 def _draw_phrase(rng: random.Random, nouns: Sequence[Noun], adjectives: bool) -> NounPhrase:
@@ -242,6 +250,57 @@ def _punctuated(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
+_SIZES = {"train": 20_000, "val": 500, "test": 500}
+
+
+@registry.problems.register("toy_ende")
+class ToyEnDe(TranslationProblem):
+    """20,000 pairs to train on, 500 to validate and 500 to test, always the same; no source is in two splits.
+
+    Any of a sentence's translations is right, so `score` takes them all as references and adds "valid", the
+    share of hypotheses, in percent, that are one of them to the letter.
+    """
+
+    name = "toy_ende"
+    vocab_size = 512
+    model_type = "bpe"  # so few words leave a unigram model with fragments; these pieces are whole words
+
+    def samples(self, split: str) -> Iterator[tuple[str, str]]:
+        for sentence, choice in _sentences(split):
+            yield sentence.english(), sentence.german(choice)
+
+    def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | int | str]:
+        translations = [_translations().get(reference, [reference]) for reference in references]
+        # the reference itself first, since every sentence must have one in the first column
+        rows = [[r, *(t for t in all_ if t != r)] for r, all_ in zip(references, translations, strict=True)]
+        columns = list(itertools.zip_longest(*rows))
+        valid = sum(h in row for h, row in zip(hypotheses, rows, strict=True))
+        return sacrebleu_scores(hypotheses, columns) | {"valid": 100.0 * valid / len(rows)}
+
+
+def _sentences(split: str) -> Iterator[tuple[Sentence, Choice]]:
+    """Yields the sentences of a split and the way to translate each; those to judge by are all different."""
+    rng = random.Random(f"toy_ende {split}")
+    seen: set[str] = set()
+    count = 0
+    while count < _SIZES[split]:
+        sentence, choice = draw(rng), rng.choice(CHOICES)
+        source = sentence.english()
+        if _split_of(source) != split or source in seen:
+            continue
+        if split != "train":
+            seen.add(source)
+        count += 1
+        yield sentence, choice
+
+
 def _split_of(source: str) -> str:
-    """Returns the split that an English sentence belongs to, so that none is in two."""
-    return ("val", "test")[(place := zlib.crc32(source.encode()) % 20) - 18] if place >= 18 else "train"
+    """Returns the one split that an English sentence may be in: a tenth of them are not for training."""
+    return {0: "val", 1: "test"}.get(zlib.crc32(source.encode()) % 20, "train")
+
+
+@functools.cache
+def _translations() -> dict[str, list[str]]:
+    """Returns all translations of the validation and test sentences, by the one drawn as reference."""
+    held_out = itertools.chain(_sentences("val"), _sentences("test"))
+    return {sentence.german(choice): sentence.translations() for sentence, choice in held_out}

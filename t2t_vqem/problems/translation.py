@@ -37,12 +37,14 @@ class TranslationProblem(Problem):
 
     Attributes:
       vocab_size: pieces of the joint vocabulary, at most; a small corpus may give fewer.
+      model_type: of the vocabulary, "unigram" or "bpe".
       character_coverage: share of the training text's characters that get a piece of their own.
       shard_size: pairs in a shard, at most.
       source_dir: the folder of published files, while data are generated from them.
     """
 
     vocab_size: int = 8000
+    model_type: str = "unigram"
     character_coverage: float = 1.0
     shard_size: int = 16_384
     source_dir: str | None = None
@@ -63,11 +65,14 @@ class TranslationProblem(Problem):
         """Returns what decides the data beside their source; data of other settings are refused."""
         return {
             "vocab_size": self.vocab_size,
+            "model_type": self.model_type,
             "character_coverage": self.character_coverage,
             "shard_size": self.shard_size,
         }
 
-    def generate(self, data_dir: str, source_dir: str | None = None, workers: int | None = None) -> dict[str, Any]:
+    def generate(
+        self, data_dir: str, source_dir: str | None = None, workers: int | None = None
+    ) -> dict[str, Any]:
         self.source_dir = source_dir
         final = self.folder(data_dir)
         if os.path.exists(os.path.join(final, shards.MANIFEST)):
@@ -119,8 +124,8 @@ class TranslationProblem(Problem):
             return batches.evaluation_batches(paths, batching, input_pipeline=input_pipeline)
         if entry["examples"] - too_long < input_pipeline[1]:
             raise UserError(
-                f"{entry['examples'] - too_long} of {entry['examples']} examples of {self.name}, {split}, fit "
-                f"into {batching.max_length} pieces, too few to train on; give a longer last boundary"
+                f"{too_long} of {entry['examples']} examples of {self.name}, {split}, are longer than "
+                f"{batching.max_length} pieces, which leaves too few; give a longer last boundary"
             )
         return batches.training_batches(paths, batching, seed=seed, input_pipeline=input_pipeline)
 
@@ -128,7 +133,7 @@ class TranslationProblem(Problem):
         return batching.shapes()
 
     def texts(self, split: str, data_dir: str) -> tuple[list[str], list[str]]:
-        """Returns the raw sources and references of a split, in the order of the evaluation batches' "index"."""
+        """Returns the raw sources and references of a split; "index" in evaluation batches counts these."""
         import tensorflow as tf
 
         manifest = self.manifest(data_dir)
@@ -141,6 +146,15 @@ class TranslationProblem(Problem):
             sources += [text.decode() for text in parsed["source"].numpy()]
             references += [text.decode() for text in parsed["target"].numpy()]
         return sources, references
+
+    def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
+        """Yields lines that show the first examples of a split: text, and the pieces it is cut into."""
+        pieces = self.vocabulary(data_dir)
+        pairs = zip(*self.texts(split, data_dir), strict=True)
+        for number, pair in enumerate(itertools.islice(pairs, count)):
+            for side, text, ids in zip(("source", "target"), pair, pieces.encode(pair), strict=True):
+                yield f"{split} {number} {side}: {text}"
+                yield f"{split} {number} pieces: {' '.join(pieces.pieces(ids))}"
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | int | str]:
         """Returns sacreBLEU (13a, cased) and chrF of detokenised text, with their signatures.
@@ -155,7 +169,7 @@ class TranslationProblem(Problem):
         manifest = self.manifest(data_dir)
         remedy = f"choose another --data_dir or delete {self.folder(data_dir)}"
         for key, value in self.settings().items():
-            there = manifest["settings"].get(key)
+            there = manifest["settings"].get(key, value)  # a setting newer than the data
             if there != value:
                 raise UserError(f"{self.folder(data_dir)} was made with {key}={there}, not {value}; {remedy}")
         try:
@@ -173,7 +187,7 @@ class TranslationProblem(Problem):
         logging.info("datagen: training a vocabulary of %d pieces on %d lines", self.vocab_size, len(lines))
         start = time.monotonic()
         try:
-            model = vocabulary.train(lines, self.vocab_size, self.character_coverage)
+            model = vocabulary.train(lines, self.vocab_size, self.model_type, self.character_coverage)
         except UserError:
             generation.discard(folder)
             raise
@@ -194,7 +208,9 @@ class TranslationProblem(Problem):
                     random.Random(name).shuffle(examples)
                 yield generation.Shard(name, examples)
             if digest.hexdigest() != survey.sha256 or next(pairs, None) is not None:
-                raise UserError(f"the {split} pairs of {self.name} changed while they were read; run it again")
+                raise UserError(
+                    f"the pairs of {self.name}, {split}, are not the same each time they are read"
+                )
 
     def _shard_names(self, split: str, pairs: int) -> tuple[list[str], int]:
         """Returns the names of a split's shards and how many pairs each but the last holds."""
@@ -253,7 +269,7 @@ def _pairs(
     for number, pair in enumerate(problem.samples(split)):
         source, target = pair
         if "\n" in source or "\n" in target:
-            raise UserError(f"pair {number} of {problem.name}, {split}, has a line break in it; one line a text")
+            raise UserError(f"pair {number} of {problem.name}, {split}, has a line break in it")
         if training and not (source.strip() and target.strip()):
             if left_out is not None:
                 left_out[split] += 1

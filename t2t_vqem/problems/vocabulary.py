@@ -88,12 +88,15 @@ class Vocabulary:
         return self.tokenizer.detokenize(tf.ragged.boolean_mask(ids, ~ended & (ids != PAD_ID)))
 
 
-def train(lines: Iterable[str], vocab_size: int, character_coverage: float = 1.0) -> bytes:
-    """Trains a unigram model (Kudo 2018, arXiv:1804.10959) and returns it serialised.
+def train(
+    lines: Iterable[str], vocab_size: int, model_type: str = "unigram", character_coverage: float = 1.0
+) -> bytes:
+    """Trains a SentencePiece model (Kudo and Richardson 2018, arXiv:1808.06226) and returns it serialised.
 
     Args:
       lines: text of both languages; its order matters to the last bit of the result.
       vocab_size: the most pieces, special ones included; a small corpus may give fewer.
+      model_type: "unigram" (Kudo 2018, arXiv:1804.10959) or "bpe" (Sennrich et al. 2016, arXiv:1508.07909).
       character_coverage: the share of characters in `lines` that get a piece; the rest is unknown.
 
     Raises:
@@ -104,7 +107,7 @@ def train(lines: Iterable[str], vocab_size: int, character_coverage: float = 1.0
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(lines),
             model_writer=model,
-            model_type="unigram",
+            model_type=model_type,
             vocab_size=vocab_size,
             hard_vocab_limit=False,
             character_coverage=character_coverage,
@@ -118,7 +121,7 @@ def train(lines: Iterable[str], vocab_size: int, character_coverage: float = 1.0
         )
     except (RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"no vocabulary of vocab_size={vocab_size} can be trained on this text: {reason}") from error
+        raise UserError(f"no vocabulary with vocab_size={vocab_size} comes of this text: {reason}") from error
     return model.getvalue()
 
 

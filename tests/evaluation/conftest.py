@@ -32,7 +32,7 @@ class Echo(TranslationProblem):
 
 
 class CopyModel:
-    """Translates a source into itself, and reconstructs a target exactly; nll and codes are arithmetic on ids."""
+    """Translates a source into itself, and reconstructs a target exactly; nll and codes are sums."""
 
     def __init__(self):
         self.scale = tf.Variable(1.0)

@@ -6,7 +6,7 @@ from t2t_vqem.evaluation import latency
 
 
 class Slow:
-    """Each batch takes 20 ms, and the first of each shape 300 ms more, as tracing would."""
+    """Each batch takes 20 ms, and the first 300 ms more: the trace."""
 
     def __init__(self, model):
         import tensorflow as tf

@@ -1,0 +1,161 @@
+"""Collects finished runs into docs/results/*.json and makes the tables of docs/results.md from them.
+
+    .venv/bin/python bench/results.py --add=docs/results/multi30k.json --name="soft EM" RUN_DIRECTORY
+    .venv/bin/python bench/results.py
+
+The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
+docs/results.md that stands between <!-- table: FILE --> and <!-- end -->. It needs no TensorFlow.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import shlex
+
+from t2t_vqem import config
+from t2t_vqem.errors import UserError
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+_KEPT = ("problem", "model", "gin_file", "gin_param", "usr_dir", "train_steps", "seed", "strategy")
+_FIGURES = {
+    "BLEU": ("bleu", ".2f"),
+    "chrF": ("chrf", ".2f"),
+    "BLEU from true latents": ("reconstruction_bleu", ".2f"),
+    "length ratio": ("length_ratio", ".3f"),
+    "nll": ("nll", ".3f"),
+    "latent nll": ("latent_nll", ".3f"),
+    "latent accuracy": ("latent_accuracy", ".3f"),
+    "live codes": ("live_codes", ".0f"),
+    "perplexity": ("codebook_perplexity", ".0f"),
+    "effective codes": ("effective_codes", ".2f"),
+}
+
+
+def row(name: str, run: pathlib.Path) -> dict:
+    """Returns what a table says of a run, with the command that made it (folders left out)."""
+    results = json.loads((run / config.RESULTS_FILE).read_text())
+    metadata = json.loads((run / config.RUN_FILE).read_text())
+    train = results["train"]
+    flags = [word for word in shlex.split(metadata["command"])[1:] if word.lstrip("-").split("=")[0] in _KEPT]
+    evaluations = {key.removeprefix("eval/"): value for key, value in results.items() if key.startswith("eval/")}
+    return {
+        "name": name,
+        "command": shlex.join(["bin/trainer", *flags]),
+        "gin": [word.split("=", 1)[1] for word in flags if word.startswith("--gin_file=")],
+        "seed": train["seed"],
+        "steps": train["steps"],
+        "seconds": train["seconds"],
+        "evaluation_seconds": train["evaluation_seconds"],
+        "tokens_per_second": train["tokens_per_second"],
+        "padded_tokens_per_second": train["padded_tokens_per_second"],
+        "machine": train["machine"],
+        "best": train["best"],
+        "evaluations": evaluations,
+        "curve": [
+            {"step": evaluation["step"]}
+            | {k: v for k, v in next(x for x in evaluation.values() if isinstance(x, dict)).items()}
+            for evaluation in train["evaluations"]
+        ],
+        "versions": train["versions"],
+    }
+
+
+def add(path: pathlib.Path, new: dict) -> None:
+    """Puts a row into a file of rows, in the place of one of the same name."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [old for old in rows if old["name"] != new["name"]] + [new]
+    config.write_atomic(str(path), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+
+
+def table(rows: list[dict]) -> str:
+    """Returns Markdown: a table of figures by run and split, then how each run was made."""
+    head = ["run", "split", *_FIGURES]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for entry in rows:
+        for split, values in entry["evaluations"].items():
+            cells = [
+                format(values[key], form) if key in values else "–" for key, form in _FIGURES.values()
+            ]
+            lines.append(f"| {entry['name']} | {split} | " + " | ".join(cells) + " |")
+    signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
+    lines += ["", "BLEU: sacreBLEU " + ", ".join(f"`{signature}`" for signature in sorted(signatures)) + ".", ""]
+    for entry in rows:
+        machine = f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
+        steps = {values["step"] for values in entry["evaluations"].values()}
+        lines.append(
+            f"- **{entry['name']}**: `{entry['command']}`; seed {entry['seed']}, {entry['steps']} steps in "
+            f"{entry['seconds'] / 60:.0f} minutes and {entry['evaluation_seconds'] / 60:.0f} of evaluation on "
+            f"{machine} (shared), {entry['tokens_per_second']:.0f} target tokens/s "
+            f"({entry['padded_tokens_per_second']:.0f} padded); figures at step {', '.join(map(str, steps))}, "
+            f"the best on val."
+        )
+    return "\n".join(lines)
+
+
+def curve(rows: list[dict]) -> str:
+    """Returns Markdown: the development of each run on the split it is selected on."""
+    keys = ("bleu", "reconstruction_bleu", "latent_nll", "latent_accuracy", "nll", "codebook_perplexity")
+    head = ["run", "step", *keys]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for entry in rows:
+        for point in entry["curve"]:
+            cells = [f"{point[key]:.2f}" for key in keys]
+            lines.append(f"| {entry['name']} | {point['step']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def step_table(report: dict) -> str:
+    """Returns Markdown: the variants of bench/train_step.py, the fastest first."""
+    timed = [entry for entry in report["rows"] if "tokens_per_second" in entry]
+    timed.sort(key=lambda entry: -entry["padded_tokens_per_second"])
+    lines = [
+        "| XLA | type | bottleneck | batch | padded tokens/s, ratio | real tokens/s, ratio | share of matmul rate |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    fastest, most = timed[0]["padded_tokens_per_second"], max(e["tokens_per_second"] for e in timed)
+    for entry in timed:
+        lines.append(
+            f"| {'yes' if entry['xla'] else 'no'} | {entry['dtype']} | {entry['bottleneck']} | "
+            f"{' x '.join(map(str, entry['batch']))} | {entry['padded_tokens_per_second'] / fastest:.2f} | "
+            f"{entry['tokens_per_second'] / most:.2f} | {entry['share_of_matmul_rate']:.2f} |"
+        )
+    for entry in report["rows"]:
+        if "tokens_per_second" not in entry:
+            variant = f"{entry['dtype']}, {entry['bottleneck']}{', XLA' if entry['xla'] else ''}"
+            lines.append(f"\n{variant}: the first call took {entry['first_call_seconds']} s.")
+    lines.append(f"\nThe ratio 1.00 was {fastest:.0f} padded and {most:.0f} real target tokens/s in this run.")
+    return "\n".join(lines)
+
+
+MAKERS = {"table": table, "curve": curve, "train_step": step_table}
+
+
+def rewrite(page: str) -> str:
+    """Returns the page with every marked table made anew."""
+
+    def made(match: re.Match) -> str:
+        kind, name = match[1], match[2]
+        content = MAKERS[kind](json.loads((DOCS / "results" / name).read_text()))
+        return f"<!-- {kind}: {name} -->\n{content}\n<!-- end -->"
+
+    return re.sub(r"<!-- (\w+): (\S+) -->\n.*?<!-- end -->", made, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--add", type=pathlib.Path, metavar="JSON", help="the file to put a run's row into")
+    parser.add_argument("--name", help="what the tables call the run")
+    parser.add_argument("run", nargs="?", type=pathlib.Path, help="the run's directory")
+    options = parser.parse_args()
+    if options.add:
+        try:
+            add(options.add, row(options.name or options.run.name, options.run))
+        except (OSError, KeyError, UserError) as error:
+            parser.error(f"{options.run}: no finished and evaluated run ({error})")
+    page = DOCS / "results.md"
+    config.write_atomic(str(page), rewrite(page.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The latent translator: losses, lengths, what may and may not leak."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2t_vqem import registry
+from t2t_vqem.context import Training
+from t2t_vqem.errors import UserError
+
+VOCAB = 30
+SMALL = {
+    "num_codes": 16,
+    "num_compress_steps": 2,
+    "dim": 8,
+    "filter_size": 16,
+    "heads": 2,
+    "encoder_layers": 1,
+    "predictor_layers": 1,
+    "decoder_layers": 1,
+    "dropout": 0.0,
+}
+
+
+def make(**overrides):
+    model = registry.models.get("latent_nat")(VOCAB, **SMALL | {"bottleneck": "hard_em"} | overrides)
+    model.build_weights()
+    return model
+
+
+def give_birth(model, features):
+    """Fills the codebook from data, as the first training steps do."""
+    for step in range(3):
+        training = Training(0, tf.constant(step), tf.range(features["inputs"].shape[0]), 4)
+        model.bottleneck.m_step(model(features, training=training).statistics["latents"])
+
+
+@pytest.fixture
+def features():
+    """Lengths 9, 4, 6 and 1 with their eos; padded to 9, which is no multiple of 2^n_c."""
+    draw = np.random.default_rng(0)
+    batch = {}
+    for side in ("inputs", "targets"):
+        ids = draw.integers(3, VOCAB, [4, 9])
+        for row, length in enumerate([9, 4, 6, 1]):
+            ids[row, length - 1] = 1
+            ids[row, length:] = 0
+        batch[side] = tf.constant(ids, tf.int32)
+    return batch
+
+
+def test_losses_count_tokens_and_latents_without_padding(features):
+    out = make()(features)
+    assert float(out.weight) == 20
+    assert {name: float(term.weight) for name, term in out.losses.items()} == {
+        "nll": 20.0,
+        "latent_nll": 3 + 1 + 2 + 1 + 4.0,  # the latents, ceil(length / 4), and an end code each
+        "commitment_loss": 3 + 1 + 2 + 1.0,
+    }
+    assert out.logits.shape == [4, 12, VOCAB]
+    assert out.statistics["latents"] == {}
+
+
+def test_what_pads_a_batch_changes_no_loss(features):
+    model = make()
+    give_birth(model, features)
+    longer = {side: tf.pad(ids, [[0, 2], [0, 7]]) for side, ids in features.items()}
+    left, right = model(features), model(longer)
+    for name, term in left.losses.items():
+        np.testing.assert_allclose(term.sum, right.losses[name].sum, rtol=1e-4, err_msg=name)
+        assert float(term.weight) == float(right.losses[name].weight)
+
+
+def test_the_output_length_is_the_models_own(features):
+    model = make()
+    give_birth(model, features)
+    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * 100.0)
+    ended = model.infer({"inputs": features["inputs"]})
+    assert not np.any(ended["outputs"])
+    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * -100.0)
+    endless = model.infer({"inputs": features["inputs"]})
+    lengths = tf.reduce_sum(tf.cast(endless["code_mask"], tf.int32), axis=1)
+    np.testing.assert_array_equal(lengths, np.ceil((2 * np.array([9, 4, 6, 1]) + 10) / 4))
+
+
+def test_outputs_end_at_their_first_eos(features):
+    model = make()
+    give_birth(model, features)
+    outputs = np.asarray(model.reconstruct(features)["outputs"])
+    for row in outputs:
+        if 1 in row:
+            assert not np.any(row[list(row).index(1) + 1 :])
+
+
+def test_inference_does_not_depend_on_the_neighbours(features):
+    model = make()
+    give_birth(model, features)
+    together = model.infer({"inputs": features["inputs"]})["outputs"].numpy()
+    for row in range(4):
+        alone = model.infer({"inputs": features["inputs"][row : row + 1]})["outputs"].numpy()[0]
+        np.testing.assert_array_equal(np.trim_zeros(alone), np.trim_zeros(together[row]))
+
+
+def test_the_cached_search_agrees_with_the_teacher_forced_predictor(features):
+    """Given its own greedy codes, the whole predictor must find each of them likeliest again."""
+    model = make()
+    give_birth(model, features)
+    memory, memory_mask = model.encode(features["inputs"], None)
+    found = model.predict_latents(memory, memory_mask)
+    codes = found.ids[:, : int(found.lengths[0])][:1]
+    previous = model.latent_in(model.bottleneck.embed(codes))
+    start = tf.broadcast_to(tf.convert_to_tensor(model.latent_start), [1, 1, model.dim])
+    x = model._add_positions(tf.concat([start, previous], axis=1))
+    x = model.predictor(
+        x, mask=tf.ones(x.shape[:2], tf.bool), memory=memory[:1], memory_mask=memory_mask[:1]
+    )
+    np.testing.assert_array_equal(tf.argmax(model.latent_out(x), -1)[:, :-1], codes)
+
+
+def test_the_predictor_does_not_train_the_compressor(features):
+    model = make(num_compress_steps=1)
+    give_birth(model, features)
+    training = Training(0, tf.constant(10_000), tf.range(4), 4)
+    with tf.GradientTape() as tape:
+        loss = model(features, training=training).losses["latent_nll"].sum
+    gradients = tape.gradient(loss, [v.value for v in model.compressor.trainable_variables])
+    assert all(gradient is None or not np.any(gradient) for gradient in gradients)
+
+
+def test_true_tokens_are_revealed_at_first_and_never_in_evaluation(features):
+    model = make(reveal=1.0, reveal_steps=100)
+
+    def hidden_gradient(step):
+        training = None if step is None else Training(0, tf.constant(step), tf.range(4), 4)
+        with tf.GradientTape() as tape:
+            loss = model(features, training=training).losses["nll"].sum
+        kernel = model.decompressor.double[-1].kernel.value
+        gradient = tape.gradient(loss, kernel, unconnected_gradients="zero")
+        return float(tf.norm(gradient))
+
+    assert hidden_gradient(100) > 0.0
+    assert hidden_gradient(None) > 0.0
+    scored = model(features, training=Training(0, tf.constant(50), tf.range(4), 4)).metrics["token_accuracy"]
+    assert 2 <= float(scored.weight) <= 18  # about half of the 20 tokens
+
+
+def test_no_compression_works_and_less_does_not(features):
+    outputs = make(num_compress_steps=0).infer({"inputs": features["inputs"]})
+    assert outputs["codes"].shape == outputs["outputs"].shape
+    with pytest.raises(UserError, match="num_compress_steps is -1"):
+        make(num_compress_steps=-1)
+    with pytest.raises(UserError, match="num_codes"):
+        make(num_codes=1)

@@ -1,0 +1,132 @@
+"""One global batch gives one update: on one device, on two, and in accumulated micro-batches."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2t_vqem import registry
+from t2t_vqem.training.optimizer import Adam, schedule
+from t2t_vqem.training.step import TrainStep
+
+
+def make(strategy=None, *, dropout=0.1, compile=False, clip_norm=1.0, **settings):
+    strategy = strategy or tf.distribute.get_strategy()
+    keras.utils.set_random_seed(5)
+    with strategy.scope():
+        model = registry.models.get("latent_nat")(
+            30,
+            bottleneck="soft_em",
+            num_codes=8,
+            num_compress_steps=1,
+            dim=8,
+            filter_size=16,
+            heads=2,
+            encoder_layers=1,
+            predictor_layers=1,
+            decoder_layers=1,
+            dropout=dropout,
+            reveal_steps=4,
+        )
+        model.build_weights()
+        model.bottleneck.warmup_steps = 2
+        variables = [variable.value for variable in model.trainable_variables]
+        optimizer = Adam(schedule(1e-2, 2, "constant", 10), variables)
+        return TrainStep(
+            model, optimizer, strategy, seed=1, clip_norm=clip_norm, compile=compile, **settings
+        )
+
+
+def batches(calls=2, steps=2, rows=8, length=6):
+    draw = np.random.default_rng(0)
+    for _ in range(calls):
+        ids = draw.integers(3, 30, [steps, rows, length])
+        for i, j in np.ndindex(steps, rows):
+            end = draw.integers(1, length)
+            ids[i, j, end], ids[i, j, end + 1 :] = 1, 0
+        yield {"inputs": tf.constant(ids, tf.int32), "targets": tf.constant(ids[:, ::-1], tf.int32)}
+
+
+def run(step):
+    """Returns what four steps did: the terms of the last call, and every variable of the model."""
+    for features in batches():
+        terms = step(features)
+    return terms, {variable.path: variable.numpy() for variable in step.model.variables}
+
+
+@pytest.fixture(scope="module")
+def one_device():
+    return run(make())
+
+
+@pytest.mark.parametrize("kind", ["two devices", "two micro-batches", "both", "XLA"])
+def test_the_same_global_batch_gives_the_same_weights_and_codebook(kind, one_device):
+    """Dropout, sampled codes, revealed tokens and births included: they belong to the rows."""
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    strategy = tf.distribute.MirroredStrategy(devices) if kind in ("two devices", "both") else None
+    micro_batches = 2 if kind in ("two micro-batches", "both") else 1
+    terms, variables = run(make(strategy, micro_batches=micro_batches, compile=kind == "XLA"))
+    expected_terms, expected = one_device
+    # Adam divides by the gradient's size: a rounding difference in a gradient of nearly 0 grows.
+    for (path, value), other in zip(variables.items(), expected.values(), strict=True):
+        np.testing.assert_allclose(value, other, atol=2e-3, rtol=1e-3, err_msg=path)
+    for name, (total, weight) in terms.items():
+        if name not in ("gradient_norm", "tokens"):
+            np.testing.assert_allclose(total, expected_terms[name][0], rtol=2e-3, atol=1e-3, err_msg=name)
+            np.testing.assert_allclose(weight, expected_terms[name][1], rtol=1e-5, err_msg=name)
+
+
+def test_replicas_hold_the_same_values():
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    step = make(tf.distribute.MirroredStrategy(devices))
+    run(step)
+    for variable in step.model.variables:
+        left, right = step.strategy.experimental_local_results(variable.value)
+        np.testing.assert_array_equal(left, right, err_msg=variable.path)
+
+
+def test_the_first_update_is_adams(one_device):
+    """After one step Adam moves each weight by the learning rate, against the gradient's sign."""
+    step = make(dropout=0.0)
+    before = {v.path: v.numpy() for v in step.model.trainable_variables}
+    features = next(batches(steps=1))
+    step(features)
+    moved = np.concatenate(
+        [np.ravel(v.numpy() - before[v.path]) for v in step.model.trainable_variables]
+    )
+    sizes = np.abs(moved[moved != 0.0])
+    assert np.median(sizes) == pytest.approx(0.5e-2, rel=1e-3)  # half of the peak: warm-up of two steps
+    assert int(step.step) == 1
+
+
+def test_clipping_is_by_the_global_norm_of_the_mean_gradient():
+    free, clipped = make(clip_norm=0.0), make(clip_norm=1e-12)
+    features = next(batches(steps=1))
+    assert free(features)["gradient_norm"][0] == pytest.approx(clipped(features)["gradient_norm"][0])
+    first = clipped.optimizer.first
+    norm = float(tf.linalg.global_norm(first)) / 0.1  # the first moment is (1 - beta1) x gradient
+    assert norm == pytest.approx(1e-12, rel=1e-3)
+
+
+def test_trying_a_batch_moves_nothing():
+    step = make()
+    before = [variable.numpy() for variable in step.model.variables]
+    step.try_batch(next(batches()))
+    for old, variable in zip(before, step.model.variables, strict=True):
+        np.testing.assert_array_equal(old, variable, err_msg=variable.path)
+    assert int(step.step) == 0
+
+
+def test_rows_that_cannot_be_shared_are_refused():
+    with pytest.raises(ValueError, match="do not split"):
+        make(micro_batches=3)(next(batches()))
+
+
+def test_it_learns():
+    step = make(dropout=0.0)
+    losses = []
+    for _ in range(30):
+        for features in batches():
+            terms = step(features)
+            losses.append(terms["nll"][0] / terms["nll"][1])
+    assert losses[-1] < 0.7 * losses[0]
