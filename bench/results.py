@@ -38,7 +38,9 @@ def row(name: str, run: pathlib.Path) -> dict:
     metadata = json.loads((run / config.RUN_FILE).read_text())
     train = results["train"]
     flags = [word for word in shlex.split(metadata["command"])[1:] if word.lstrip("-").split("=")[0] in _KEPT]
-    evaluations = {key.removeprefix("eval/"): value for key, value in results.items() if key.startswith("eval/")}
+    evaluations = {
+        key.removeprefix("eval/"): value for key, value in results.items() if key.startswith("eval/")
+    }
     return {
         "name": name,
         "command": shlex.join(["bin/trainer", *flags]),
@@ -74,12 +76,14 @@ def table(rows: list[dict]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for entry in rows:
         for split, values in entry["evaluations"].items():
-            cells = [
-                format(values[key], form) if key in values else "–" for key, form in _FIGURES.values()
-            ]
+            cells = [format(values[key], form) if key in values else "–" for key, form in _FIGURES.values()]
             lines.append(f"| {entry['name']} | {split} | " + " | ".join(cells) + " |")
     signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
-    lines += ["", "BLEU: sacreBLEU " + ", ".join(f"`{signature}`" for signature in sorted(signatures)) + ".", ""]
+    lines += [
+        "",
+        "BLEU: sacreBLEU " + ", ".join(f"`{signature}`" for signature in sorted(signatures)) + ".",
+        "",
+    ]
     for entry in rows:
         machine = f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
         steps = {values["step"] for values in entry["evaluations"].values()}
@@ -124,7 +128,9 @@ def step_table(report: dict) -> str:
         if "tokens_per_second" not in entry:
             variant = f"{entry['dtype']}, {entry['bottleneck']}{', XLA' if entry['xla'] else ''}"
             lines.append(f"\n{variant}: the first call took {entry['first_call_seconds']} s.")
-    lines.append(f"\nThe ratio 1.00 was {fastest:.0f} padded and {most:.0f} real target tokens/s in this run.")
+    lines.append(
+        f"\nThe ratio 1.00 was {fastest:.0f} padded and {most:.0f} real target tokens/s in this run."
+    )
     return "\n".join(lines)
 
 

@@ -143,9 +143,13 @@ def main() -> None:
     options = parser.parse_args()
     rows = measure(options.turns, options.patience)
     fastest = max(row.get("padded_tokens_per_second", 0.0) for row in rows)
-    print(f"\n{'XLA':5} {'type':9} {'bottleneck':10} {'batch':9} {'padded/s':>9} {'real/s':>7} {'ratio':>6} {'share':>6}")
+    print(
+        f"\n{'XLA':5} {'type':9} {'bottleneck':10} {'batch':9} {'padded/s':>9} {'real/s':>7} {'ratio':>6} {'share':>6}"
+    )
     for row in rows:
-        name = f"{row['xla']!s:5} {row['dtype']:9} {row['bottleneck']:10} {'x'.join(map(str, row['batch'])):9}"
+        name = (
+            f"{row['xla']!s:5} {row['dtype']:9} {row['bottleneck']:10} {'x'.join(map(str, row['batch'])):9}"
+        )
         if "tokens_per_second" not in row:
             print(f"{name} first call took {row['first_call_seconds']} s")
             continue

@@ -43,16 +43,17 @@ def greedy(
         chosen = tf.where(ended, end_id, chosen)
         lengths += tf.cast(~ended, tf.int32)
         ended |= index + 1 >= max_length
-        return index + 1, ended, chosen, lengths, ids.write(index, chosen), state
+        ids = tf.where(places == index, chosen[:, None], ids)
+        return index + 1, ended, chosen, lengths, ids, state
 
-    ids = tf.TensorArray(tf.int32, size=0, dynamic_size=True, element_shape=[None])
+    places = tf.range(longest)[None, :]
     start = (
         tf.constant(0),
         tf.zeros([batch], tf.bool),
         tf.fill([batch], start_id),
         tf.zeros([batch], tf.int32),
-        ids,
+        tf.fill([batch, longest], end_id),
         state,
     )
-    _, _, _, lengths, ids, _ = tf.while_loop(unfinished, body, start)
-    return Found(tf.transpose(ids.stack()), lengths)
+    steps, _, _, lengths, ids, _ = tf.while_loop(unfinished, body, start)
+    return Found(ids[:, :steps], lengths)

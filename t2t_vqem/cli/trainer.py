@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
     if chief:
         told = ("steps", "seconds", "evaluation_seconds", "tokens_per_second", "best", "final")
         names = {"problem": setup["problem"], "model": setup["model"], "model_dir": model_dir}
-        print(json.dumps(names | {key: entry[key] for key in told}, ensure_ascii=False))
+        print(json.dumps(names | {key: entry[key] for key in told if key in entry}, ensure_ascii=False))
 
 
 def _configure() -> dict:

@@ -34,10 +34,10 @@ def one_line(text: str) -> str:
 class Translator:
     """Translates lines with a model: exactly one output for each input, in order.
 
-    A line is padded to the smallest boundary that holds it, so that what it becomes depends on the line alone,
-    not on its neighbours. One graph serves every batch shape: tracing one for each takes seconds a shape and
-    runs no faster. It reads the model's variables when it runs: a translator may be kept while the model goes
-    on training.
+    A line is padded to the smallest boundary that holds it, so that what it becomes depends on the line
+    alone, not on its neighbours. One graph serves every batch shape: a trace for each takes seconds a shape
+    and runs no faster. It reads the model's variables when it runs: a translator may be kept while the model
+    goes on training.
 
     Attributes:
       truncated: lines cut to the last boundary so far.

@@ -178,11 +178,18 @@ class LatentNAT(Model):
             embedded = self.latent_in(self.bottleneck.embed(tf.minimum(last, self.num_codes - 1)))
             x = tf.where(index == 0, start, tf.cast(embedded, memory.dtype)) + place[index]
             x, caches = self.predictor.step(x[:, None], caches, index, key_values, memory_mask)
-            return self.latent_out(x[:, 0]), caches
+            return self._end_or_code(self.latent_out(x[:, 0])), caches
 
-        return search.greedy(
-            step, caches, batch=batch, start_id=0, end_id=self.end_code, max_length=most
-        )
+        return search.greedy(step, caches, batch=batch, start_id=0, end_id=self.end_code, max_length=most)
+
+    def _end_or_code(self, logits: tf.Tensor) -> tf.Tensor:
+        """Makes the end code the likeliest class [batch, codes + 1] just where it is likelier than all codes together.
+
+        A continuation shares its mass among many codes; compared one by one, the end wins far too early.
+        """
+        codes, end = tf.split(tf.cast(logits, tf.float32), [self.num_codes, 1], axis=-1)
+        best, going_on = (f(codes, axis=-1, keepdims=True) for f in (tf.reduce_max, tf.reduce_logsumexp))
+        return tf.concat([codes - best, end - going_on], axis=-1)
 
     def decode_codes(
         self, codes: tf.Tensor, code_mask: tf.Tensor, memory: tf.Tensor, memory_mask: tf.Tensor

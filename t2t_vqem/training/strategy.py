@@ -116,11 +116,29 @@ def compiles(choice: str | bool, strategy: tf.distribute.Strategy) -> bool:
     return bool(tf.config.list_physical_devices("GPU")) or COMPILE_ON_CPU
 
 
+def compute_dtype(choice: str) -> str:
+    """Returns "float32" or "bfloat16"; `choice` is `train.dtype`, "auto" the faster on the device at hand."""
+    if choice != "auto":
+        return choice
+    if tf.config.list_logical_devices("TPU"):
+        return "bfloat16"
+    if gpus := tf.config.list_physical_devices("GPU"):
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        return "bfloat16" if capability >= (8, 0) else "float32"
+    # A CPU that multiplies bfloat16 itself is twice as fast with it (bench/train_step.py), any other far slower.
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            native = any(word in file.read() for word in ("avx512_bf16", "amx_bf16"))
+    except OSError:
+        native = False
+    return "bfloat16" if native else "float32"
+
+
 @contextlib.contextmanager
 def dtype_policy(dtype: str) -> Iterator[None]:
-    """Layers made inside compute in `dtype`, "float32" or "bfloat16"; their variables are float32 in both."""
+    """Layers made inside compute in `dtype`, as `compute_dtype` takes it; their variables are float32."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if dtype == "bfloat16" else "float32")
+    keras.config.set_dtype_policy("mixed_bfloat16" if compute_dtype(dtype) == "bfloat16" else "float32")
     try:
         yield
     finally:

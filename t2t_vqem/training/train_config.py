@@ -26,7 +26,7 @@ _LEAST = {
 _CHOICES: Mapping[str, tuple] = {
     "decay": ("rsqrt", "cosine", "constant"),
     "best_mode": ("auto", "max", "min"),
-    "dtype": ("float32", "bfloat16"),
+    "dtype": ("auto", "float32", "bfloat16"),
     "compile": ("auto", True, False),
 }
 
@@ -50,7 +50,7 @@ class TrainConfig:
       best_metric: metric of the first evaluator by which the best checkpoint is kept; "" keeps none.
       best_mode: whether "max" or "min" of it is best; "auto" goes by its name.
       early_stop_patience: evaluations without a new best before training ends; 0 means never.
-      dtype: "float32", or "bfloat16" for the Keras policy mixed_bfloat16.
+      dtype: "float32", "bfloat16" (the Keras policy mixed_bfloat16) or "auto", the faster on the device at hand.
       compile: whether XLA compiles the step; "auto" takes what is fastest on the device at hand.
     """
 
@@ -71,7 +71,7 @@ class TrainConfig:
     best_metric: str = "bleu"
     best_mode: str = "auto"
     early_stop_patience: int = 0
-    dtype: str = "float32"
+    dtype: str = "auto"
     compile: str | bool = "auto"
 
     def __post_init__(self):

@@ -21,7 +21,7 @@ def pieces():
 
 
 class Copy:
-    """A model whose translation is its source; it counts its traces and remembers the shape of every batch."""
+    """A model whose translation is its source; it counts its traces and remembers its batches."""
 
     def __init__(self):
         self.shift = tf.Variable(0)

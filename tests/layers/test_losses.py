@@ -29,8 +29,12 @@ def test_a_batch_of_unknown_size_gives_the_same():
 
 def test_soft_cross_entropy_averages_over_the_samples():
     samples = np.stack([LABELS, (LABELS + 1) % 5], axis=1)
-    expected = -(LOG_PROBABILITIES[np.arange(6), samples[:, 0]] + LOG_PROBABILITIES[np.arange(6), samples[:, 1]])
-    np.testing.assert_allclose(losses.soft_cross_entropy(tf.constant(LOGITS), samples), expected / 2, rtol=1e-5)
+    expected = -(
+        LOG_PROBABILITIES[np.arange(6), samples[:, 0]] + LOG_PROBABILITIES[np.arange(6), samples[:, 1]]
+    )
+    np.testing.assert_allclose(
+        losses.soft_cross_entropy(tf.constant(LOGITS), samples), expected / 2, rtol=1e-5
+    )
 
 
 def test_masked_sums_add():

@@ -42,7 +42,9 @@ def test_padding_changes_nothing_where_there_is_text(x, mask):
     layers = stack()
     other = tf.where(mask[:, :, None], x, 100.0)
     np.testing.assert_allclose(
-        tf.boolean_mask(layers(x, mask=mask), mask), tf.boolean_mask(layers(other, mask=mask), mask), atol=1e-5
+        tf.boolean_mask(layers(x, mask=mask), mask),
+        tf.boolean_mask(layers(other, mask=mask), mask),
+        atol=1e-5,
     )
 
 
@@ -50,9 +52,7 @@ def test_a_causal_stack_does_not_look_ahead_and_another_does(x):
     mask = tf.ones([3, 7], tf.bool)
     changed = tf.concat([x[:, :5], x[:, 5:, ::-1]], axis=1)
     causal, both = stack(causal=True), stack()
-    np.testing.assert_allclose(
-        causal(x, mask=mask)[:, :5], causal(changed, mask=mask)[:, :5], atol=1e-6
-    )
+    np.testing.assert_allclose(causal(x, mask=mask)[:, :5], causal(changed, mask=mask)[:, :5], atol=1e-6)
     assert np.abs(both(x, mask=mask)[:, :5] - both(changed, mask=mask)[:, :5]).max() > 1e-3
 
 

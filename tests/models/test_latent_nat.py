@@ -111,9 +111,7 @@ def test_the_cached_search_agrees_with_the_teacher_forced_predictor(features):
     previous = model.latent_in(model.bottleneck.embed(codes))
     start = tf.broadcast_to(tf.convert_to_tensor(model.latent_start), [1, 1, model.dim])
     x = model._add_positions(tf.concat([start, previous], axis=1))
-    x = model.predictor(
-        x, mask=tf.ones(x.shape[:2], tf.bool), memory=memory[:1], memory_mask=memory_mask[:1]
-    )
+    x = model.predictor(x, mask=tf.ones(x.shape[:2], tf.bool), memory=memory[:1], memory_mask=memory_mask[:1])
     np.testing.assert_array_equal(tf.argmax(model.latent_out(x), -1)[:, :-1], codes)
 
 

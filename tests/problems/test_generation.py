@@ -1,4 +1,4 @@
-"""Generation: the same bytes however it went, finished data left alone, and every bad source told in a sentence."""
+"""Generation: the same bytes however it went, and every bad source told in one sentence."""
 
 import errno
 import gzip

@@ -117,7 +117,14 @@ class Scripted:
 @pytest.fixture
 def tiny_config():
     """A function of overrides -> TrainConfig."""
-    base = {"batch_tokens": 32, "boundaries": (4, 8), "steps_per_call": 2, "train_steps": 12, "warmup_steps": 4}
+    base = {
+        "batch_tokens": 32,
+        "boundaries": (4, 8),
+        "steps_per_call": 2,
+        "train_steps": 12,
+        "warmup_steps": 4,
+        "dtype": "float32",
+    }
     periods = {"eval_every": 4, "save_every": 4, "log_every": 4}
     return lambda **overrides: TrainConfig(**{**base, **periods, **overrides})
 

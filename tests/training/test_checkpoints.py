@@ -30,7 +30,12 @@ class Stack(keras.layers.Layer):
 
 def open_checkpoints(model_dir, model, keep=3):
     made = checkpoints.Checkpoints(
-        str(model_dir), model=model, optimizer=tf.Module(), step=tf.Variable(0, dtype=tf.int64), data="", keep=keep
+        str(model_dir),
+        model=model,
+        optimizer=tf.Module(),
+        step=tf.Variable(0, dtype=tf.int64),
+        data="",
+        keep=keep,
     )
     made.track(iter(tf.data.Dataset.range(10)))
     return made
@@ -104,7 +109,7 @@ def test_a_truncated_or_flipped_checkpoint_is_called_damaged(tmp_path, ruin):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the checkpoint .*file/run/ckpt-5"):
+    with pytest.raises(UserError, match=r"cannot write the checkpoint .*file/run/ckpt-5"):
         save(tmp_path / "file" / "run", Stack().build_weights())
 
 
@@ -117,7 +122,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (50, hard))  # every file ends after 50 bytes
     try:
         made._step.assign(2)
-        with pytest.raises(UserError, match="cannot write the checkpoint .*ckpt-2"):
+        with pytest.raises(UserError, match=r"cannot write the checkpoint .*ckpt-2"):
             made.save()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -82,7 +82,10 @@ def start(user, model_dir, *more):
 
 
 def finish(process, status=0):
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == status, err[-3000:]
     return out, err
 

@@ -32,9 +32,7 @@ def make(strategy=None, *, dropout=0.1, compile=False, clip_norm=1.0, **settings
         model.bottleneck.warmup_steps = 2
         variables = [variable.value for variable in model.trainable_variables]
         optimizer = Adam(schedule(1e-2, 2, "constant", 10), variables)
-        return TrainStep(
-            model, optimizer, strategy, seed=1, clip_norm=clip_norm, compile=compile, **settings
-        )
+        return TrainStep(model, optimizer, strategy, seed=1, clip_norm=clip_norm, compile=compile, **settings)
 
 
 def batches(calls=2, steps=2, rows=8, length=6):
@@ -91,9 +89,7 @@ def test_the_first_update_is_adams(one_device):
     before = {v.path: v.numpy() for v in step.model.trainable_variables}
     features = next(batches(steps=1))
     step(features)
-    moved = np.concatenate(
-        [np.ravel(v.numpy() - before[v.path]) for v in step.model.trainable_variables]
-    )
+    moved = np.concatenate([np.ravel(v.numpy() - before[v.path]) for v in step.model.trainable_variables])
     sizes = np.abs(moved[moved != 0.0])
     assert np.median(sizes) == pytest.approx(0.5e-2, rel=1e-3)  # half of the peak: warm-up of two steps
     assert int(step.step) == 1

@@ -233,7 +233,7 @@ def test_log_line_and_events(make_quick, scripted, caplog):
     make_quick(evaluators={"val": scripted([1.0, 2.0, 3.0])}).train_and_evaluate()
     lines = [line for line in logged(caplog) if line.startswith("step ")]
     assert [line.split()[1] for line in lines if "best" not in line] == ["4/12", "8/12", "12/12"]
-    last = [line for line in lines if line.startswith("step 12/12")][0]
+    last = next(line for line in lines if line.startswith("step 12/12"))
     for part in ("nll 2 ", "learning_rate ", "tokens/s ", "examples/s ", "ETA 0:00:00"):
         assert part in last
 
