@@ -238,7 +238,8 @@ class LatentNAT(Model):
         start = tf.broadcast_to(tf.cast(self.latent_start, previous.dtype), [batch, 1, self.dim])
         x = self._drop(self._add_positions(tf.concat([start, previous], axis=1)), training)
         ends = tf.reduce_sum(tf.cast(latent_mask, tf.int32), axis=1)
-        mask = tf.sequence_mask(ends + 1, length + 1)
+        # A row of padding alone, as fills the last batch of an evaluation, has no end code either.
+        mask = tf.sequence_mask(tf.where(ends > 0, ends + 1, 0), length + 1)
         x = self.predictor(x, mask=mask, memory=memory, memory_mask=memory_mask, training=training)
         num_samples = latents.samples.shape[-1]
         samples = tf.pad(latents.samples, [[0, 0], [0, 1], [0, 0]])

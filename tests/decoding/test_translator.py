@@ -112,7 +112,7 @@ def test_windows_stream(pieces, monkeypatch):
 
 def test_one_trace_serves_every_batch(pieces):
     model = Copy()
-    copy = translator(pieces, model, boundaries=(8, 32), batch_tokens=512)
+    copy = translator(pieces, model, boundaries=(8, 64), batch_tokens=512)
     for count in [1, 1, 2, 9, 200, 1]:
         assert list(copy.translate(sentences(200)[:count])) == sentences(200)[:count]
     assert model.traces == 1
