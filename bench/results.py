@@ -1,7 +1,7 @@
 """Collects finished runs into docs/results/*.json and makes the tables of docs/results.md from them.
 
-    .venv/bin/python bench/results.py --add=docs/results/multi30k.json --name="soft EM" RUN_DIRECTORY
-    .venv/bin/python bench/results.py
+    bin/_run bench.results --add=docs/results/multi30k.json --name="soft EM" RUN_DIRECTORY
+    bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
 docs/results.md that stands between <!-- table: FILE --> and <!-- end -->. It needs no TensorFlow.

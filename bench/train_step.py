@@ -1,6 +1,6 @@
 """Tokens per second of the training step by variant, taken alternately in one process.
 
-    .venv/bin/python bench/train_step.py --output=docs/results/train_step.json
+    bin/_run bench.train_step --output=docs/results/train_step.json
 
 Variants: XLA or not, float32 or bfloat16, hard or soft EM, and batch shapes. All are built first and then take
 turns, so that a noisy machine slows all of them alike; the figures are medians. "share" is the part of the

@@ -43,7 +43,9 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
     def __init__(self, num_codes: int, dim: int):
         """Raises UserError for fewer than two codes or no dimension."""
         super().__init__(dtype="float32")
-        require(num_codes >= 2, "num_codes", num_codes, "at least 2")
+        require(
+            type(num_codes) is int and num_codes >= 2, "num_codes", num_codes, "a whole number, at least 2"
+        )
         require(dim >= 1, "dim", dim, "at least 1")
         self.num_codes = num_codes
         self.dim = dim

@@ -170,7 +170,8 @@ class SoftEM(HardEM):
             revival_threshold=revival_threshold,
             warmup_steps=warmup_steps,
         )
-        require(num_samples >= 1, "num_samples", num_samples, "at least 1")
+        whole = type(num_samples) is int and num_samples >= 1
+        require(whole, "num_samples", num_samples, "a whole number, at least 1")
         self.num_samples = num_samples
 
     def _samples(

@@ -67,7 +67,8 @@ def define(*names: str) -> None:
             )
         else:
             definer, default, text = _DEFINITIONS[name]
-            definer(name, default, text)
+            bounds = {"lower_bound": 0, "upper_bound": 2**32 - 1} if name == "seed" else {}
+            definer(name, default, text, **bounds)
 
 
 def require(*names: str) -> None:

@@ -15,6 +15,7 @@ from absl import logging
 from t2t_vqem import config, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
+from t2t_vqem.errors import UserError
 
 flags.define("problem", "model", "gin_file", "gin_param", "usr_dir", "data_dir", "source_dir", "model_dir")
 flags.define("strategy", "train_steps", "seed")
@@ -44,8 +45,10 @@ def main(argv: list[str]) -> None:
     strategy = strategies.make(FLAGS.strategy)
     chief = strategies.pipeline(strategy)[0] == 0
     data_dir, model_dir = setup["data_dir"], FLAGS.model_dir
+    build(vocab_size=problem.vocab_size)  # what cannot be built is better known before the data are made
     if chief:
         problem.generate(data_dir, FLAGS.source_dir)
+        problem.check(data_dir)
     strategies.any_worker(strategy, False)  # the other workers wait for the data
     vocabulary = problem.vocabulary(data_dir)
     evaluator = TranslationEvaluator(
@@ -86,11 +89,19 @@ def _configure() -> dict:
     if FLAGS.train_steps is not None:
         FLAGS.gin_param = [*FLAGS.gin_param, f"train.train_steps = {FLAGS.train_steps}"]
     there = FLAGS.model_dir and os.path.exists(os.path.join(FLAGS.model_dir, config.RUN_FILE))
-    if there and not FLAGS.problem:
-        run = flags.configure_run()
+    run = config.read_run(FLAGS.model_dir) if there else None
+    if run is not None:
+        FLAGS.seed = FLAGS.seed if FLAGS["seed"].present else run.seed
+        for name in ("problem", "model", "seed"):
+            asked, began = FLAGS[name].value, getattr(run, name)
+            if asked is not None and asked != began:
+                raise UserError(
+                    f'"{FLAGS.model_dir}" holds a run of {name} {began}, not {asked}; choose another --model_dir'
+                )
+    if run is not None and not FLAGS.problem:
+        flags.configure_run()
         FLAGS.usr_dir = run.usr_dir
-        seed = FLAGS.seed if FLAGS["seed"].present else run.seed
-        return {"problem": run.problem, "model": run.model, "data_dir": run.data_dir, "seed": seed}
+        return {"problem": run.problem, "model": run.model, "data_dir": run.data_dir, "seed": run.seed}
     flags.require("problem", "model")
     if not FLAGS.show_config:
         flags.require("data_dir", "model_dir")

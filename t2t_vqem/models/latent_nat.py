@@ -20,6 +20,11 @@ from t2t_vqem.models.model import Features, Model, ModelOutput
 PAD_ID, EOS_ID = 0, 1
 
 
+def _require(holds: bool, parameter: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"latent_nat.{parameter} is {value!r}; it must be {wanted}")
+
+
 @registry.models.register("latent_nat")
 class LatentNAT(Model):
     """Source encoder, target compressor, bottleneck, latent predictor, decompressor and decoder."""
@@ -52,10 +57,23 @@ class LatentNAT(Model):
           reveal: share of the decoder's inputs that are true target embeddings at step 0, annealed linearly
             to none at `reveal_steps`.
           max_length_ratio: no output is longer than this times the source, plus 10 tokens.
+
+        Raises:
+          UserError: naming a parameter that is out of its range.
         """
         super().__init__()
-        if num_compress_steps < 0:
-            raise UserError(f"latent_nat.num_compress_steps is {num_compress_steps}; it must be 0 or more.")
+        counts = {"encoder_layers": encoder_layers, "predictor_layers": predictor_layers}
+        counts |= {"decoder_layers": decoder_layers, "filter_size": filter_size, "heads": heads}
+        for name, value in counts.items():
+            _require(type(value) is int and value >= 1, name, value, "a whole number, 1 or more")
+        for name, value in {"num_compress_steps": num_compress_steps, "reveal_steps": reveal_steps}.items():
+            _require(type(value) is int and value >= 0, name, value, "a whole number, 0 or more")
+        fits = type(dim) is int and dim >= 4 and dim % 2 == 0 and dim % heads == 0
+        _require(fits, "dim", dim, f"an even number, 4 or more, and a multiple of heads = {heads}")
+        for name, value in {"dropout": dropout, "label_smoothing": label_smoothing, "reveal": reveal}.items():
+            _require(isinstance(value, int | float) and 0 <= value < 1, name, value, "in [0, 1)")
+        positive = isinstance(max_length_ratio, int | float) and max_length_ratio > 0
+        _require(positive, "max_length_ratio", max_length_ratio, "above 0")
         self.dim = dim
         self.group = 2**num_compress_steps
         self.num_codes = num_codes

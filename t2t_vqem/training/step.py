@@ -14,6 +14,8 @@ from t2t_vqem.training.optimizer import Adam
 
 Features = Mapping[str, tf.Tensor]
 
+_ROWS_OF_A_WORKER = 2**20  # workers may hold different buckets at the same step; their rows must not meet
+
 
 class TrainStep:
     """Several optimizer steps a call, on every replica of a strategy."""
@@ -48,7 +50,7 @@ class TrainStep:
         self._worker, self._workers = pipeline
         self._variables = [variable.value for variable in model.trainable_variables]
         self._compute = tf.function(self._compute_sums, jit_compile=compile, autograph=False)
-        self._run = tf.function(self._run_steps)
+        self._run = tf.function(self._run_steps, autograph=False)
         self._try = tf.function(self._try_one, autograph=False)
 
     def __call__(self, features: Features) -> dict[str, tuple[float, float]]:
@@ -74,7 +76,7 @@ class TrainStep:
         if rows % parts:
             raise ValueError(f"{rows} rows do not split into {replicas} replicas x {self._micro_batches}")
         share = rows // replicas
-        places = tf.range(rows) + self._worker * rows
+        places = tf.range(rows) + self._worker * _ROWS_OF_A_WORKER
 
         def of_replica(context: tf.distribute.experimental.ValueContext) -> dict[str, tf.Tensor]:
             start = (context.replica_id_in_sync_group % replicas) * share
@@ -85,11 +87,12 @@ class TrainStep:
 
     def _run_steps(self, features: Features) -> dict[str, LossTerm]:
         steps = tf.shape(self.strategy.experimental_local_results(features["rows"])[0])[0]
-        totals = self._one_step(features, 0)
-        for index in tf.range(1, steps):
-            terms = self._one_step(features, index)
-            totals = tf.nest.map_structure(tf.add, totals, terms)
-        return totals
+
+        def add_step(index: tf.Tensor, totals: dict[str, LossTerm]) -> tuple:
+            return index + 1, tf.nest.map_structure(tf.add, totals, self._one_step(features, index))
+
+        start = (tf.constant(1), self._one_step(features, 0))
+        return tf.while_loop(lambda index, totals: index < steps, add_step, start)[1]
 
     def _one_step(self, features: Features, index: int | tf.Tensor) -> dict[str, LossTerm]:
         gradients, weight, terms, statistics = self.strategy.run(
@@ -143,9 +146,9 @@ class TrainStep:
         return gradients, output.weight, terms, output.statistics
 
     def _try_one(self, features: Features) -> tf.Tensor:
-        gradients, *_ = self.strategy.run(self._replica_sums, args=(features, 0, self.step))
-        # Summed, so that no part of the backward pass is pruned away.
-        return self._sum([tf.reduce_sum(tf.abs(tf.convert_to_tensor(g))) for g in self._local(gradients)])
+        def replica(features: Features, step: tf.Tensor) -> tf.Tensor:
+            # Summed, so that no part of the backward pass is pruned away.
+            gradients, *_ = self._replica_sums(features, 0, step)
+            return tf.add_n([tf.reduce_sum(tf.abs(gradient)) for gradient in gradients])
 
-    def _local(self, values):
-        return [self.strategy.experimental_local_results(value)[0] for value in values]
+        return self._sum(self.strategy.run(replica, args=(features, self.step)))

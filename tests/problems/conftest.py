@@ -14,7 +14,7 @@ class Small(TranslationProblem):
     """The first sentences of the toy problem in shards of 100."""
 
     name = "small"
-    vocab_size = 300
+    vocab_size = 512
     model_type = "bpe"
     shard_size = 100
 

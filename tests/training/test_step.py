@@ -104,8 +104,10 @@ def test_clipping_is_by_the_global_norm_of_the_mean_gradient():
     assert norm == pytest.approx(1e-12, rel=1e-3)
 
 
-def test_trying_a_batch_moves_nothing():
-    step = make()
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_trying_a_batch_moves_nothing(replicas):
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    step = make(tf.distribute.MirroredStrategy(devices) if replicas == 2 else None)
     before = [variable.numpy() for variable in step.model.variables]
     step.try_batch(next(batches()))
     for old, variable in zip(before, step.model.variables, strict=True):
