@@ -10,8 +10,11 @@ import random
 from t2t_vqem import registry
 from t2t_vqem.problems.translation import TranslationProblem
 
-ENGLISH = "January February March April May June July August September October November December".split()
-GERMAN = "Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split()
+NAMES = (
+    "January=Januar February=Februar March=März April=April May=Mai June=Juni July=Juli August=August "
+    "September=September October=Oktober November=November December=Dezember"
+)
+MONTHS = dict(name.split("=") for name in NAMES.split())
 YEARS = {"train": range(1800, 2000), "val": range(2000, 2010), "test": range(2010, 2020)}
 
 
@@ -22,5 +25,5 @@ class DatesEnDe(TranslationProblem):
     def samples(self, split):
         rng = random.Random(split)
         for _ in range(5000 if split == "train" else 200):
-            day, month, year = rng.randint(1, 28), rng.randrange(len(GERMAN)), rng.choice(YEARS[split])
-            yield f"{ENGLISH[month]} {day}, {year}", f"{day}. {GERMAN[month]} {year}"
+            day, month, year = rng.randint(1, 28), rng.choice(list(MONTHS)), rng.choice(YEARS[split])
+            yield f"{month} {day}, {year}", f"{day}. {MONTHS[month]} {year}"

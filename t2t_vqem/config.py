@@ -141,13 +141,7 @@ def write_run(model_dir: str, metadata: RunMetadata) -> None:
     """
     if os.path.exists(os.path.join(model_dir, RUN_FILE)):
         there = read_run(model_dir)
-        for field in ("problem", "model"):
-            old, new = getattr(there, field), getattr(metadata, field)
-            if old != new:
-                raise UserError(
-                    f'model_dir "{model_dir}" holds a run of {field} {old}, not {new}; '
-                    "choose another --model_dir"
-                )
+        require_same(model_dir, there, problem=metadata.problem, model=metadata.model, seed=metadata.seed)
         if there.vocabulary_hash != metadata.vocabulary_hash:
             raise UserError(
                 f'model_dir "{model_dir}" holds a run of {there.problem} with another vocabulary '
@@ -159,12 +153,22 @@ def write_run(model_dir: str, metadata: RunMetadata) -> None:
             logging.warning(
                 "the data is not what the run in %s began with; it goes on with the new", model_dir
             )
-        metadata = dataclasses.replace(metadata, created=there.created)
+        metadata = dataclasses.replace(metadata, created=there.created, command=there.command)
     folders = {name: _absolute(getattr(metadata, name)) for name in ("data_dir", "usr_dir")}
     metadata = dataclasses.replace(metadata, **folders)
     write_atomic(os.path.join(model_dir, CONFIG_FILE), _complete_config())
     run = json.dumps(dataclasses.asdict(metadata), indent=2, ensure_ascii=False) + "\n"
     write_atomic(os.path.join(model_dir, RUN_FILE), run)
+
+
+def require_same(model_dir: str, there: RunMetadata, **asked: str | int | None) -> None:
+    """Raises UserError if a field of the run in `model_dir` is not what is asked for; None asks for nothing."""
+    for field, new in asked.items():
+        old = getattr(there, field)
+        if new is not None and old != new:
+            raise UserError(
+                f'model_dir "{model_dir}" holds a run of {field} {old}, not {new}; choose another --model_dir'
+            )
 
 
 def check_run(model_dir: str) -> None:

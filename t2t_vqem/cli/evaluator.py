@@ -55,10 +55,10 @@ def main(argv: list[str]) -> None:
                 hypotheses.write(evaluation.hypotheses)
             figures = {k: v for k, v in evaluation.values.items() if k != "samples" and _is_figure(v)}
             figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, **figures}
-            config.update_results(FLAGS.model_dir, f"eval/{split}", figures)
             reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
             _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
             print(f"\n{evaluation.values['samples']}\n", flush=True)
+            config.update_results(FLAGS.model_dir, f"eval/{split}", figures)
     if FLAGS.latency:
         sentences = evaluator.sources[:_LATENCY_SENTENCES]
         times = latency.measure(run.model, run.vocabulary, sentences, boundaries=run.train_config.boundaries)

@@ -15,7 +15,6 @@ from absl import logging
 from t2t_vqem import config, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
-from t2t_vqem.errors import UserError
 
 flags.define("problem", "model", "gin_file", "gin_param", "usr_dir", "data_dir", "source_dir", "model_dir")
 flags.define("strategy", "train_steps", "seed")
@@ -92,12 +91,8 @@ def _configure() -> dict:
     run = config.read_run(FLAGS.model_dir) if there else None
     if run is not None:
         FLAGS.seed = FLAGS.seed if FLAGS["seed"].present else run.seed
-        for name in ("problem", "model", "seed"):
-            asked, began = FLAGS[name].value, getattr(run, name)
-            if asked is not None and asked != began:
-                raise UserError(
-                    f'"{FLAGS.model_dir}" holds a run of {name} {began}, not {asked}; choose another --model_dir'
-                )
+        asked = {name: FLAGS[name].value for name in ("problem", "model", "seed")}
+        config.require_same(FLAGS.model_dir, run, **asked)
     if run is not None and not FLAGS.problem:
         flags.configure_run()
         FLAGS.usr_dir = run.usr_dir

@@ -79,7 +79,7 @@ def _tfds(split: str) -> Iterator[dict[str, bytes]]:
     try:
         import tensorflow_datasets as tfds
 
-        return iter(tfds.as_numpy(tfds.load(_TFDS, split=split, shuffle_files=False)))
+        yield from tfds.as_numpy(tfds.load(_TFDS, split=split, shuffle_files=False))
     except Exception as error:  # whatever the download raises
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(

@@ -8,6 +8,7 @@ import contextlib
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -75,9 +76,17 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, tf.Variable]:
 
 
 def latest(model_dir: str) -> str | None:
-    """Returns the path of the newest whole checkpoint, or None."""
+    """Returns the path of the newest whole checkpoint, or None where there is none.
+
+    The index is written last. Where TensorFlow's own note of the newest is lost or names one that is not
+    whole, the newest that is whole serves.
+    """
     path = tf.train.latest_checkpoint(model_dir)
-    return path if path and os.path.exists(f"{path}.index") else None
+    if path and os.path.exists(f"{path}.index"):
+        return path
+    names = glob.glob(os.path.join(glob.escape(model_dir), "ckpt-*.index"))
+    whole = {int(m[1]): name for name in names if (m := re.search(r"ckpt-(\d+)\.index$", name))}
+    return whole[max(whole)].removesuffix(".index") if whole else None
 
 
 class Best(NamedTuple):

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from t2t_vqem import config
 from t2t_vqem.errors import UserError
-from t2t_vqem.training import checkpoints
+from t2t_vqem.training import checkpoints, strategy
 from t2t_vqem.training.train_config import TrainConfig
 
 KEY = "train"
@@ -105,7 +105,8 @@ class Record:
             "steady": dataclasses.asdict(self.steady),
             "evaluations": self.evaluations,
             "train_config": dataclasses.asdict(train_config),
-            "machine": machine() | {"replicas": replicas},
+            "machine": machine()
+            | {"replicas": replicas, "dtype": strategy.compute_dtype(train_config.dtype)},
             "versions": config.package_versions(),
         }
         config.update_results(model_dir, KEY, entry)

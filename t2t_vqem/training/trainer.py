@@ -166,8 +166,7 @@ class Trainer:
                     break
                 if self.step >= last:
                     break
-                features = next(iterator)
-                self._call(features, progress, shapes)
+                self._call(iterator, progress, shapes)
                 stop = strategies.any_worker(self._strategy, interrupts.received is not None)
                 if self.is_chief and (config.due(self.step, config.log_every) or self.step >= last):
                     self._log(progress, bool(evaluators))
@@ -195,16 +194,17 @@ class Trainer:
             iterator = iter(dataset)
         return iterator
 
-    def _call(self, features: Mapping[str, tf.Tensor], progress: summaries.Progress, shapes: set) -> None:
-        """Takes `steps_per_call` steps.
+    def _call(self, iterator: tf.data.Iterator, progress: summaries.Progress, shapes: set) -> None:
+        """Takes `steps_per_call` steps; waiting for their data counts as their time.
 
         Raises:
           UserError: a loss is no number any more; the last checkpoint is left as it is.
         """
+        start, before = time.monotonic(), self.step
+        features = next(iterator)
         shape = tuple(tuple(value.shape) for value in features.values())
         compiled = shape not in shapes
         shapes.add(shape)
-        start, before = time.monotonic(), self.step
         terms = self._step(features)
         seconds = time.monotonic() - start
         bad = [name for name, (total, _) in terms.items() if not math.isfinite(total)]

@@ -83,7 +83,7 @@ def start(user, model_dir, *more):
 
 def finish(process, status=0):
     try:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
     finally:
         process.kill()
     assert process.returncode == status, err[-3000:]

@@ -108,7 +108,7 @@ def start(folder, devices, *parts, tf_config=None):
 def finish(process):
     """Returns (replicas, step, sum of the weights' magnitudes) of each part."""
     try:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=900)
     finally:
         process.kill()
     assert process.returncode == 0, err[-3000:]
