@@ -1,6 +1,9 @@
 """Greedy search over a step function."""
 
+import itertools
+
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from t2t_vqem import search
@@ -45,3 +48,60 @@ def test_a_step_sees_what_was_chosen_last_and_carries_its_state():
         max_length=tf.constant([4]),
     )
     np.testing.assert_array_equal(found.ids, [[1, 2, 4, 8]])
+
+
+def all_sequences(scores, end, longest):
+    """Every sequence with its log probability, the best mean first; the scores do not depend on the past."""
+    log_probabilities = np.asarray(tf.nn.log_softmax(scores))
+    found = []
+    for length in range(longest + 1):
+        for ids in itertools.product(range(end), repeat=length):
+            total = (
+                sum(log_probabilities[i, id_] for i, id_ in enumerate(ids)) + log_probabilities[length, end]
+            )
+            found.append((total / (length + 1), total, ids))
+    return sorted(found, reverse=True)
+
+
+def test_a_wide_beam_finds_the_best_of_all_sequences():
+    end, longest, beam_size = 2, 3, 8  # 2^3 beginnings: nothing is ever dropped
+    scores = tf.random.stateless_normal([2, longest + 1, end + 1], [3, 4]) * 2.0
+    rows = tf.repeat(scores, beam_size, axis=0)
+    beams = search.beam(
+        lambda last, index, state: (rows[:, index], state),
+        tf.zeros([2 * beam_size]),
+        batch=tf.constant(2),
+        beam_size=beam_size,
+        start_id=0,
+        end_id=end,
+        max_length=tf.constant([longest, longest]),
+    )
+    for row in range(2):
+        expected = all_sequences(scores[row], end, longest - 1)[:beam_size]
+        for place, (_, total, ids) in enumerate(expected[:4]):
+            assert float(beams.scores[row, place]) == pytest.approx(total, abs=1e-4)
+            assert int(beams.lengths[row, place]) == len(ids)
+            assert tuple(beams.ids[row, place, : len(ids)].numpy()) == ids
+
+
+def test_a_beam_carries_the_state_of_the_parent():
+    """Each hypothesis must see the sum of its own past ids, whatever row it moves to."""
+
+    def step(last, index, total):
+        total += tf.cast(last, tf.float32)
+        even = tf.cast(total % 2 == 0, tf.float32)
+        return tf.stack(
+            [even, 1.1 - even, -20.0 + 20.0 * tf.cast(index == 3, tf.float32)], axis=1
+        ) * 9.0, total
+
+    beams = search.beam(
+        step,
+        tf.zeros([4]),
+        batch=tf.constant(1),
+        beam_size=4,
+        start_id=0,
+        end_id=2,
+        max_length=tf.constant([4]),
+    )
+    # even sums prefer 0 and odd ones 1: the likeliest of length 3 is all 0, then those that flip once
+    np.testing.assert_array_equal(beams.ids[0, 0, :3], [0, 0, 0])

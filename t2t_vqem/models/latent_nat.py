@@ -47,6 +47,7 @@ class LatentNAT(Model):
         reveal: float = 0.9,
         reveal_steps: int = 10_000,
         max_length_ratio: float = 2.0,
+        beam_size: int = 1,
     ):
         """Makes the layers.
 
@@ -57,6 +58,8 @@ class LatentNAT(Model):
           reveal: share of the decoder's inputs that are true target embeddings at step 0, annealed linearly
             to none at `reveal_steps`.
           max_length_ratio: no output is longer than this times the source, plus 10 tokens.
+          beam_size: of the search for latents. 1 is greedy; more decodes every candidate in parallel and takes
+            the output with the best log P(y, z | x) a token.
 
         Raises:
           UserError: naming a parameter that is out of its range.
@@ -64,6 +67,7 @@ class LatentNAT(Model):
         super().__init__()
         counts = {"encoder_layers": encoder_layers, "predictor_layers": predictor_layers}
         counts |= {"decoder_layers": decoder_layers, "filter_size": filter_size, "heads": heads}
+        counts |= {"beam_size": beam_size}
         for name, value in counts.items():
             _require(type(value) is int and value >= 1, name, value, "a whole number, 1 or more")
         for name, value in {"num_compress_steps": num_compress_steps, "reveal_steps": reveal_steps}.items():
@@ -82,6 +86,7 @@ class LatentNAT(Model):
         self.reveal = reveal
         self.reveal_steps = reveal_steps
         self.max_length_ratio = max_length_ratio
+        self.beam_size = beam_size
         self.embedding = self.add_weight(
             name="embedding",
             shape=[vocab_size, dim],
@@ -161,11 +166,33 @@ class LatentNAT(Model):
         and "code_mask" bool [batch, latents].
         """
         memory, memory_mask = self.encode(features["inputs"], None)
+        if self.beam_size > 1:
+            return self._infer_beam(memory, memory_mask)
         found = self.predict_latents(memory, memory_mask)
         code_mask = tf.sequence_mask(found.lengths, tf.shape(found.ids)[1])
         codes = tf.where(code_mask, found.ids, 0)
-        outputs = self.decode_codes(codes, code_mask, memory, memory_mask)
+        outputs, _ = self.decode_codes(codes, code_mask, memory, memory_mask)
         return {"outputs": outputs, "codes": codes, "code_mask": code_mask}
+
+    def _infer_beam(self, memory: tf.Tensor, memory_mask: tf.Tensor) -> Features:
+        """Decodes every candidate of a beam and keeps the best by log P(y, z | x) / length of y."""
+        batch, size = tf.shape(memory)[0], self.beam_size
+        memory, memory_mask = (tf.repeat(x, size, axis=0) for x in (memory, memory_mask))
+        step, caches, most = self._latent_step(memory, memory_mask)
+        most = most[::size]
+        beams = search.beam(
+            step, caches, batch=batch, beam_size=size, start_id=0, end_id=self.end_code, max_length=most
+        )
+        ids = tf.reshape(beams.ids, [batch * size, -1])
+        code_mask = tf.sequence_mask(tf.reshape(beams.lengths, [-1]), tf.shape(ids)[1])
+        codes = tf.where(code_mask, ids, 0)
+        outputs, score = self.decode_codes(codes, code_mask, memory, memory_mask)
+        lengths = tf.reduce_sum(tf.cast(outputs != PAD_ID, tf.float32), axis=1)
+        joint = (score + tf.reshape(beams.scores, [-1])) / tf.maximum(lengths, 1.0)
+        best = tf.argmax(tf.reshape(joint, [batch, size]), axis=1, output_type=tf.int32)
+        rows = tf.range(batch) * size + best
+        found = {"outputs": outputs, "codes": codes, "code_mask": code_mask}
+        return {name: tf.gather(value, rows) for name, value in found.items()}
 
     def reconstruct(self, features: Features) -> Features:
         """Decodes "targets" from their own (true) codes; returns what `infer` does."""
@@ -173,7 +200,7 @@ class LatentNAT(Model):
         memory, memory_mask = self.encode(features["inputs"], None)
         embedded = self._embed(targets, None)
         latents, code_mask, _ = self._discretise(embedded, targets != PAD_ID, None)
-        outputs = self.decode_codes(latents.codes, code_mask, memory, memory_mask)
+        outputs, _ = self.decode_codes(latents.codes, code_mask, memory, memory_mask)
         return {"outputs": outputs, "codes": latents.codes, "code_mask": code_mask}
 
     def encode(self, inputs: tf.Tensor, training: Training | None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -184,6 +211,21 @@ class LatentNAT(Model):
 
     def predict_latents(self, memory: tf.Tensor, memory_mask: tf.Tensor) -> search.Found:
         """Greedy search for the likeliest codes given the source."""
+        step, caches, most = self._latent_step(memory, memory_mask)
+
+        def ending_step(last: tf.Tensor, index: tf.Tensor, caches: list) -> tuple[tf.Tensor, list]:
+            logits, caches = step(last, index, caches)
+            return self._end_or_code(logits), caches
+
+        batch = tf.shape(memory)[0]
+        return search.greedy(
+            ending_step, caches, batch=batch, start_id=0, end_id=self.end_code, max_length=most
+        )
+
+    def _latent_step(
+        self, memory: tf.Tensor, memory_mask: tf.Tensor
+    ) -> tuple[search.StepFunction, list, tf.Tensor]:
+        """Returns the predictor as a search takes it: step function, empty caches, greatest lengths [batch]."""
         batch = tf.shape(memory)[0]
         length = tf.reduce_sum(tf.cast(memory_mask, tf.float32), axis=-1)
         most = tf.cast(tf.math.ceil((self.max_length_ratio * length + 10.0) / self.group), tf.int32)
@@ -196,9 +238,9 @@ class LatentNAT(Model):
             embedded = self.latent_in(self.bottleneck.embed(tf.minimum(last, self.num_codes - 1)))
             x = tf.where(index == 0, start, tf.cast(embedded, memory.dtype)) + place[index]
             x, caches = self.predictor.step(x[:, None], caches, index, key_values, memory_mask)
-            return self._end_or_code(self.latent_out(x[:, 0])), caches
+            return self.latent_out(x[:, 0]), caches
 
-        return search.greedy(step, caches, batch=batch, start_id=0, end_id=self.end_code, max_length=most)
+        return step, caches, most
 
     def _end_or_code(self, logits: tf.Tensor) -> tf.Tensor:
         """Makes the end code the likeliest class [batch, codes + 1] just where it is likelier than all codes together.
@@ -211,13 +253,20 @@ class LatentNAT(Model):
 
     def decode_codes(
         self, codes: tf.Tensor, code_mask: tf.Tensor, memory: tf.Tensor, memory_mask: tf.Tensor
-    ) -> tf.Tensor:
-        """Returns the likeliest tokens int32 [batch, latents * 2^n_c] given `codes` [batch, latents]."""
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the likeliest tokens given `codes` [batch, latents], and their log probability.
+
+        Tokens are int32 [batch, latents * 2^n_c], pad after the first eos; the log probability [batch] is
+        summed up to that eos.
+        """
         hidden, hidden_mask = self._decompress(self.bottleneck.embed(codes), code_mask, None)
-        logits = self._decode(hidden, hidden_mask, memory, memory_mask, None)
+        logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None), tf.float32)
         tokens = tf.reshape(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.shape(hidden_mask))
+        best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
         before = tf.cumsum(tf.cast(tokens == EOS_ID, tf.int32), axis=1, exclusive=True) == 0
-        return tf.where(before & hidden_mask, tokens, PAD_ID)
+        kept = before & hidden_mask
+        score = tf.reduce_sum(tf.where(kept, tf.reshape(best, tf.shape(kept)), 0.0), axis=1)
+        return tf.where(kept, tokens, PAD_ID), score
 
     def _pad_to_group(self, targets: tf.Tensor) -> tf.Tensor:
         length = targets.shape[1] if targets.shape[1] is not None else tf.shape(targets)[1]

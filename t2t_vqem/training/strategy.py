@@ -128,7 +128,7 @@ def compute_dtype(choice: str) -> str:
     # A CPU that multiplies bfloat16 itself is twice as fast with it (bench/train_step.py), any other far slower.
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
-            native = any(word in file.read() for word in ("avx512_bf16", "amx_bf16"))
+            native = not {"avx512_bf16", "amx_bf16"}.isdisjoint(file.read().split())
     except OSError:
         native = False
     return "bfloat16" if native else "float32"

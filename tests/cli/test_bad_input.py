@@ -39,7 +39,12 @@ def corpus(tmp_path):
     for split in ("train", "dev"):
         bindings += [f'text_pair.{split}_source = "{split}.en"', f'text_pair.{split}_target = "{split}.de"']
     flags = [f"--gin_param={binding}" for binding in bindings]
-    return tmp_path, ["--problem=text_pair", f"--source_dir={tmp_path}", f"--data_dir={tmp_path}/data", *flags]
+    return tmp_path, [
+        "--problem=text_pair",
+        f"--source_dir={tmp_path}",
+        f"--data_dir={tmp_path}/data",
+        *flags,
+    ]
 
 
 @pytest.fixture

@@ -142,6 +142,31 @@ def test_true_tokens_are_revealed_at_first_and_never_in_evaluation(features):
     assert 2 <= float(scored.weight) <= 18  # about half of the 20 tokens
 
 
+def test_a_beam_of_candidates_is_at_least_as_likely_as_the_greedy_one(features):
+    model = make()
+    give_birth(model)
+    memory, memory_mask = model.encode(features["inputs"], None)
+
+    def joint(found):
+        """log P(y, z | x) a token, as the beam ranks its candidates."""
+        codes, mask = found["codes"], found["code_mask"]
+        outputs, score = model.decode_codes(codes, mask, memory, memory_mask)
+        lengths = tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)
+        step, caches, _ = model._latent_step(memory, memory_mask)
+        last = tf.zeros([4], tf.int32)
+        for index in range(codes.shape[1]):
+            logits, caches = step(last, tf.constant(index), caches)
+            last = codes[:, index]
+            chosen = tf.where(index < lengths, last, model.end_code)
+            log_probability = tf.gather(tf.nn.log_softmax(logits), chosen, batch_dims=1)
+            score += tf.where(index <= lengths, log_probability, 0.0)
+        return score / tf.maximum(tf.reduce_sum(tf.cast(outputs != 0, tf.float32), axis=1), 1.0)
+
+    greedy = joint(model.infer({"inputs": features["inputs"]}))
+    model.beam_size = 8
+    assert np.all(joint(model.infer({"inputs": features["inputs"]})) >= greedy - 1e-4)
+
+
 def test_no_compression_works(features):
     outputs = make(num_compress_steps=0).infer({"inputs": features["inputs"]})
     assert outputs["codes"].shape == outputs["outputs"].shape
