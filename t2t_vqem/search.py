@@ -93,7 +93,7 @@ def beam(
     Args:
       step: as `greedy` takes it, for rows [batch * beam_size]; `end_id` is its last class.
       state: a nest of tensors [batch * beam_size, ...] of constant shape.
-      max_length: int32 [batch], the number of ids at which a sequence must end.
+      max_length: int32 [batch]; a sequence ends before it has that many ids.
     """
     longest = tf.reduce_max(max_length)
     places = tf.range(longest)
@@ -103,7 +103,7 @@ def beam(
         logits, state = step(tf.reshape(last, [-1]), index, state)
         log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
         log_probabilities = tf.reshape(log_probabilities, [batch, beam_size, -1])
-        allowed = (index <= max_length)[:, None]
+        allowed = (index < max_length)[:, None]
         ending = tf.where(allowed, scores + log_probabilities[:, :, end_id], never)
         mean = tf.where(ending > never / 2, ending / tf.cast(index + 1, tf.float32), never)
         merged = Beams(

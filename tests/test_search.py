@@ -90,9 +90,8 @@ def test_a_beam_carries_the_state_of_the_parent():
     def step(last, index, total):
         total += tf.cast(last, tf.float32)
         even = tf.cast(total % 2 == 0, tf.float32)
-        return tf.stack(
-            [even, 1.1 - even, -20.0 + 20.0 * tf.cast(index == 3, tf.float32)], axis=1
-        ) * 9.0, total
+        end = tf.fill([4], -20.0 + 20.0 * tf.cast(index == 3, tf.float32))
+        return tf.stack([even, 1.1 - even, end], axis=1) * 9.0, total
 
     beams = search.beam(
         step,
