@@ -17,7 +17,7 @@ class Vocabulary(Protocol):
 
     def encode(self, texts: list[str]) -> list[list[int]]: ...
 
-    def decode(self, ids: list[list[int]]) -> list[str]: ...
+    def tf_detokenize(self, ids: tf.Tensor) -> tf.Tensor: ...
 
 
 class InferenceModel(Protocol):
@@ -66,8 +66,8 @@ class Translator:
             raise ValueError(f"no batch has boundaries {list(boundaries)} and {batch_tokens} tokens")
         self._vocabulary = vocabulary
         self._rows = {b: max(1, min(batch_tokens // b, max_rows or batch_tokens)) for b in self.boundaries}
-        self._infer = tf.function(
-            lambda inputs: model.infer({"inputs": inputs})["outputs"],
+        self._infer = tf.function(  # ids in, strings out
+            lambda inputs: vocabulary.tf_detokenize(model.infer({"inputs": inputs})["outputs"]),
             input_signature=[tf.TensorSpec([None, None], tf.int32)],
             autograph=False,
         )
@@ -116,7 +116,7 @@ class Translator:
                 inputs = np.zeros([len(batch), boundary], np.int32)
                 for row, (_, ids) in enumerate(batch):
                     inputs[row, : len(ids)] = ids
-                texts = self._vocabulary.decode(self._infer(tf.constant(inputs)).numpy().tolist())
+                texts = self._infer(tf.constant(inputs)).numpy()
                 for (index, _), text in zip(batch, texts, strict=True):
-                    outputs[index] = one_line(text)
+                    outputs[index] = one_line(text.decode())
         return outputs
