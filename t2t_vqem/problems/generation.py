@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -156,7 +157,7 @@ def _in_processes(
     finish: Callable[[str, dict[str, Any]], None],
 ) -> None:
     context = multiprocessing.get_context("spawn")  # TensorFlow's threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_obey_parent) as pool:
         running: dict[Future, str] = {}
         try:
             for shard in todo:
@@ -178,8 +179,9 @@ def _collect(running: dict[Future, str], finish: Callable[[str, dict[str, Any]],
         finish(running.pop(future), future.result())
 
 
-def _end_with_parent() -> None:
-    """Lets a worker whose parent was killed end, which a pool's worker does not do by itself."""
+def _obey_parent() -> None:
+    """Lets a worker end with its parent, even a killed one, and leaves Ctrl-C to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         multiprocessing.parent_process().join()
