@@ -157,7 +157,7 @@ def _in_processes(
     finish: Callable[[str, dict[str, Any]], None],
 ) -> None:
     context = multiprocessing.get_context("spawn")  # TensorFlow's threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_obey_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         running: dict[Future, str] = {}
         try:
             for shard in todo:
@@ -179,8 +179,8 @@ def _collect(running: dict[Future, str], finish: Callable[[str, dict[str, Any]],
         finish(running.pop(future), future.result())
 
 
-def _obey_parent() -> None:
-    """Lets a worker end with its parent, even a killed one, and leaves Ctrl-C to the parent."""
+def _begin_worker() -> None:
+    """Lets a worker end with its parent, even a killed one, leave Ctrl-C to it, and begin without chatter."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
@@ -188,6 +188,14 @@ def _obey_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    stderr = os.dup(2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what TensorFlow says of itself when it is imported
+    try:
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    finally:
+        os.dup2(stderr, 2)
 
 
 class _Progress:
