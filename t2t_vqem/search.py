@@ -114,11 +114,10 @@ def beam(
         means, kept = tf.math.top_k(tf.concat([means, mean], axis=1), beam_size)
         ended = Beams(*(tf.gather(part, kept, batch_dims=1) for part in merged))
 
-        going_on = log_probabilities[:, :, :end_id]
-        classes = going_on.shape[-1]
-        totals = tf.reshape(scores[:, :, None] + going_on, [batch, beam_size * classes])
+        totals = scores[:, :, None] + log_probabilities[:, :, :end_id]
+        totals = tf.reshape(totals, [batch, beam_size * end_id])
         scores, chosen = tf.math.top_k(totals, beam_size)
-        parents, last = chosen // classes, chosen % classes
+        parents, last = chosen // end_id, chosen % end_id
         ids = tf.where(places == index, last[:, :, None], tf.gather(ids, parents, batch_dims=1))
         rows = tf.reshape(tf.range(batch)[:, None] * beam_size + parents, [-1])
         return (

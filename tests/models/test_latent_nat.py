@@ -145,7 +145,9 @@ def test_true_tokens_are_revealed_at_first_and_never_in_evaluation(features):
 def test_a_beam_returns_the_outputs_of_the_codes_it_chose(features):
     model = make(beam_size=4)
     give_birth(model)
-    found = model.infer({"inputs": features["inputs"]})
+    loose = [{"inputs": tf.TensorSpec([None, None], tf.int32)}]  # as the translator traces it
+    infer = tf.function(model.infer, input_signature=loose, autograph=False)
+    found = infer({"inputs": features["inputs"]})
     memory, memory_mask = model.encode(features["inputs"], None)
     outputs, _ = model.decode_codes(found["codes"], found["code_mask"], memory, memory_mask)
     np.testing.assert_array_equal(found["outputs"], outputs)
