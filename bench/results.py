@@ -102,7 +102,11 @@ def curve(rows: list[dict]) -> str:
     keys = ("bleu", "reconstruction_bleu", "latent_nll", "latent_accuracy", "nll", "codebook_perplexity")
     head = ["run", "step", *keys]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    shown: list[list[dict]] = []
     for entry in rows:
+        if entry["curve"] in shown:  # the same run, evaluated otherwise
+            continue
+        shown.append(entry["curve"])
         for point in entry["curve"]:
             cells = [f"{point[key]:.2f}" for key in keys]
             lines.append(f"| {entry['name']} | {point['step']} | " + " | ".join(cells) + " |")
