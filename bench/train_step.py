@@ -6,7 +6,7 @@ Variants: float32 or bfloat16, hard or soft EM, and batch shapes. Each lives in 
 (together some 11 GB); all are built first and then take turns, so that a noisy machine slows all of them alike.
 The figures are medians. "share" is the part of the machine's matrix-product rate in the same type, measured in
 the same turns, that the step's products make up. XLA over the whole step has no row: its steps take so long on a CPU
-that the others would wait for it (docs/results.md).
+that the others would wait for it.
 A row whose compilation takes longer than --patience seconds is reported as such.
 """
 
