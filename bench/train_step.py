@@ -2,12 +2,11 @@
 
     bin/_run bench.train_step --output=docs/results/train_step.json
 
-Variants: float32 or bfloat16, hard or soft EM, and batch shapes. Each lives in a process of its own
-(together some 11 GB); all are built first and then take turns, so that a noisy machine slows all of them alike.
-The figures are medians. "share" is the part of the machine's matrix-product rate in the same type, measured in
-the same turns, that the step's products make up. XLA over the whole step has no row: its steps take so long on a CPU
-that the others would wait for it.
-A row whose compilation takes longer than --patience seconds is reported as such.
+Variants: XLA over the whole step or not, float32 or bfloat16, hard or soft EM, and batch shapes. Each lives in a
+process of its own (together some 20 GB); all are built first and then take turns, so that a noisy machine slows all
+of them alike. The figures are medians. "share" is the part of the machine's matrix-product rate in the same type,
+measured in the same turns, that the step's products make up. A row whose compilation takes longer than --patience
+seconds is reported as such.
 """
 
 import argparse
@@ -21,7 +20,8 @@ import time
 DIM, FILTER, HEADS, LAYERS, VOCAB, CODES, COMPRESS = 256, 1024, 4, 3, 4000, 256, 2
 SHAPES = ((170, 12), (85, 24), (42, 48))  # about 2,048 padded tokens of one side
 VARIANTS = [
-    (False, dtype, bottleneck, SHAPES[1])
+    (compile, dtype, bottleneck, SHAPES[1])
+    for compile in (False, True)
     for dtype in ("float32", "bfloat16")
     for bottleneck in ("hard_em", "soft_em")
 ]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from t2t_vqem.fusion import fused
+
 _WEYL = 0x9E3779B9  # 2^32 / golden ratio, the increment of a Weyl sequence
 
 
@@ -35,9 +37,9 @@ def _mix(x: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(x, shift(x, tf.constant(16, tf.uint32)))
 
 
-@tf.function(jit_compile=True, autograph=False)
+@fused
 def _uniform(stream: tf.Tensor, site: tf.Tensor, rows: tf.Tensor, count: int | tf.Tensor) -> tf.Tensor:
-    """Returns float32 [rows, count]; compiled by itself, since unfused it costs more than a dropout's use of it."""
+    """Returns float32 [rows, count]; unfused it costs more than a dropout's use of it."""
     key = _mix(rows * tf.constant(0xC2B2AE35, tf.uint32) + _mix(stream + site))
     index = tf.cast(tf.range(count), tf.uint32) * tf.constant(_WEYL, tf.uint32)
     bits = _mix(key[:, None] + index[None, :])

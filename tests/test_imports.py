@@ -9,14 +9,20 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "t2t_vqem"
 
-FOUNDATIONS = {"errors", "context", "registry", "config", "search"}
-BUILDING_BLOCKS = {"errors", "context", "registry"}  # all that layers and bottlenecks may know of the package
+FOUNDATIONS = {"errors", "fusion", "context", "registry", "config", "search"}
+BUILDING_BLOCKS = {
+    "errors",
+    "fusion",
+    "context",
+    "registry",
+}  # all that layers and bottlenecks may know of the package
 ABOVE_MODELS = FOUNDATIONS | {"models", "bottlenecks", "layers", "problems"}
 
 # part -> the parts it may import, besides itself
 ALLOWED = {
     "errors": set(),
-    "context": set(),
+    "fusion": set(),
+    "context": {"fusion"},
     "search": {"errors", "context"},
     "registry": {"errors"},
     "config": {"errors", "registry"},

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem.context import Training
+from t2t_vqem.fusion import fused
 from t2t_vqem.layers.block import Block
 
 
@@ -11,20 +12,18 @@ def _masked(x: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     return x * tf.cast(mask, x.dtype)[:, :, None]
 
 
+@fused
 def _neighbours(x: tf.Tensor) -> tf.Tensor:
     length = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
     padded = tf.pad(x, [[0, 0], [1, 1], [0, 0]])
     return tf.concat([padded[:, i : i + length] for i in range(3)], axis=-1)
 
 
-_compiled_neighbours = tf.function(_neighbours, jit_compile=True, autograph=False)
-
-
 class Convolution(Block):
     """Width-3 convolution, written as a product over the concatenated neighbours.
 
     On a CPU, XLA compiles the gradient of a true convolution for minutes, and without XLA the gradient of the
-    slices costs as much as the product; so the concatenation alone is compiled.
+    slices costs as much as the product; so the concatenation is fused.
     """
 
     def __init__(self, dim: int, **kwargs):
@@ -33,8 +32,7 @@ class Convolution(Block):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Maps [batch, length, dim] to the same shape, zeros beyond both ends."""
-        static = x.shape.is_fully_defined()
-        return self.kernel(_compiled_neighbours(x) if static else _neighbours(x))
+        return self.kernel(_neighbours(x))
 
 
 class ResidualBlock(Block):

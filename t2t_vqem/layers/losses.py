@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from t2t_vqem.context import LossTerm
+from t2t_vqem.fusion import fused
 
 
 def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> LossTerm:
@@ -11,24 +12,17 @@ def masked_sum(values: tf.Tensor, mask: tf.Tensor) -> LossTerm:
     return LossTerm(tf.reduce_sum(tf.cast(values, tf.float32) * weights), tf.reduce_sum(weights))
 
 
-@tf.function(jit_compile=True, autograph=False)
-def _smoothed_nll(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tf.Tensor:
-    """Compiled by itself: over a large vocabulary the unfused passes over memory cost twice as much."""
-    logits = tf.cast(logits, tf.float32)
-    chosen = (1.0 - smoothing) * tf.gather(logits, labels, batch_dims=1)
-    if smoothing:
-        chosen += smoothing * tf.reduce_mean(logits, axis=-1)
-    return tf.reduce_logsumexp(logits, axis=-1) - chosen
-
-
+@fused
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
     """Returns nats [positions] of `labels` int32 [positions] under `logits` [positions, classes].
 
     Label smoothing (Szegedy et al. 2016) puts the mass `smoothing` uniformly on all classes.
     """
-    if logits.shape.is_fully_defined():
-        return _smoothed_nll(logits, labels, smoothing)
-    return _smoothed_nll.python_function(logits, labels, smoothing)
+    logits = tf.cast(logits, tf.float32)
+    chosen = (1.0 - smoothing) * tf.gather(logits, labels, batch_dims=1)
+    if smoothing:
+        chosen += smoothing * tf.reduce_mean(logits, axis=-1)
+    return tf.reduce_logsumexp(logits, axis=-1) - chosen
 
 
 def soft_cross_entropy(logits: tf.Tensor, samples: tf.Tensor) -> tf.Tensor:

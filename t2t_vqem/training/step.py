@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from t2t_vqem import fusion
 from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.models.model import Model
 from t2t_vqem.training.optimizer import Adam
@@ -47,6 +48,7 @@ class TrainStep:
         self._seed = seed
         self._micro_batches = micro_batches
         self._clip_norm = clip_norm
+        self._compiled = compile
         self._worker, self._workers = pipeline
         self._variables = [variable.value for variable in model.trainable_variables]
         self._compute = tf.function(self._compute_sums, jit_compile=compile, autograph=False)
@@ -132,7 +134,8 @@ class TrainStep:
         rows = batch.pop("rows")
         global_rows = rows.shape[0] * self._micro_batches * self.strategy.num_replicas_in_sync
         training = Training(self._seed, step, rows, global_rows)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        around = fusion.compiled_around(self._compiled)
+        with around, tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._variables)
             output = self.model(batch, training=training)
             objective = tf.add_n([term.sum for term in output.losses.values()])

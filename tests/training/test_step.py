@@ -133,3 +133,14 @@ def test_it_learns():
             terms = step(features)
             losses.append(terms["nll"][0] / terms["nll"][1])
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_step_that_xla_compiles_holds_no_function_compiled_by_itself():
+    step = make(compile=True)
+    ids = tf.fill([4, 6], 1)
+    batch = {"inputs": ids, "targets": ids, "rows": tf.range(4)}
+    graph = step._compute.get_concrete_function(batch, step.step).graph
+    nested = [
+        function for function in graph.as_graph_def().library.function if "_XlaMustCompile" in function.attr
+    ]
+    assert not [function.signature.name for function in nested if function.attr["_XlaMustCompile"].b]

@@ -1,0 +1,44 @@
+"""Small functions are compiled by themselves only where nothing around them is."""
+
+import pytest
+import tensorflow as tf
+
+from t2t_vqem import fusion
+
+
+@fusion.fused
+def double(x, times=2.0):
+    return x * times
+
+
+def compiled_calls(graph):
+    """The calls in `graph` to functions that XLA compiles by themselves."""
+    return [op for op in graph.get_operations() if "XlaMustCompile" in str(op.node_def) and op.type != "NoOp"]
+
+
+def trace(whole, shape):
+    def program(x):
+        with fusion.compiled_around(whole):
+            return double(x) + double(x, 3.0)
+
+    return tf.function(program, autograph=False).get_concrete_function(tf.TensorSpec(shape)).graph
+
+
+@pytest.mark.parametrize(
+    ("whole", "shape", "calls"), [(False, [3, 2], 2), (True, [3, 2], 0), (False, [None, 2], 0)]
+)
+def test_is_compiled_alone_where_shapes_are_static_and_nothing_around_is_compiled(whole, shape, calls):
+    assert len(compiled_calls(trace(whole, shape))) == calls
+
+
+def test_values_do_not_depend_on_it():
+    x = tf.constant([1.0, 2.0])
+    with fusion.compiled_around(True):
+        inside = double(x)
+    assert inside.numpy().tolist() == double(x).numpy().tolist() == [2.0, 4.0]
+
+
+def test_the_mark_ends_with_the_program_even_when_it_fails():
+    with pytest.raises(RuntimeError), fusion.compiled_around(True):
+        raise RuntimeError
+    assert len(compiled_calls(trace(False, [1]))) == 2
