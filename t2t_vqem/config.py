@@ -29,7 +29,7 @@ from t2t_vqem.errors import UserError, near
 
 # Configurables beside the registered problems, models and bottlenecks, and the module that defines each with
 # `@gin.configurable`. They say how a model is trained or decoded, not what it is.
-SETTINGS = {"train": "t2t_vqem.training.train_config"}
+SETTINGS = {"train": "t2t_vqem.training.train_config", "decode": "t2t_vqem.search"}
 
 CONFIG_FILE, RUN_FILE, RESULTS_FILE = "config.gin", "run.json", "results.json"
 

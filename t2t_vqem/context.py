@@ -47,18 +47,16 @@ def _uniform(stream: tf.Tensor, site: tf.Tensor, rows: tf.Tensor, count: int | t
     return (tf.cast(unit, tf.float32) + 0.5) * 2.0**-23  # 23 bits and a half: exact, never 0 or 1
 
 
-class Training:
-    """The training context of one (micro-)batch on one replica; `None` in its place means evaluation.
+class Draws:
+    """Random numbers of the rows of a batch at one step.
 
     Attributes:
-      step: int32 scalar, the optimizer step.
-      global_rows: rows of the whole global batch, over replicas and micro-batches.
+      step: int32 scalar, the optimizer step, or that of a search.
     """
 
-    def __init__(self, seed: int, step: tf.Tensor, rows: tf.Tensor, global_rows: int):
-        """`rows` is int32 [batch]: the place of each of this batch's rows in the global batch."""
+    def __init__(self, seed: int, step: tf.Tensor, rows: tf.Tensor):
+        """`rows` int32 or uint32 [batch] tells the rows apart: equal ones draw equal numbers."""
         self.step = tf.cast(step, tf.int32)
-        self.global_rows = global_rows
         self._calls = 0
         stream = _mix(tf.cast(self.step, tf.uint32) + tf.constant(seed * _WEYL % 2**32, tf.uint32))
         self._stream = stream
@@ -72,6 +70,19 @@ class Training:
         static = all(isinstance(size, int) for size in inner)
         count = math.prod(inner) if static else tf.reduce_prod(tf.stack(list(inner)))
         return tf.reshape(_uniform(self._stream, site, self._rows, count), [-1, *inner])
+
+
+class Training(Draws):
+    """The training context of one (micro-)batch on one replica; `None` in its place means evaluation.
+
+    Attributes:
+      global_rows: rows of the whole global batch, over replicas and micro-batches.
+    """
+
+    def __init__(self, seed: int, step: tf.Tensor, rows: tf.Tensor, global_rows: int):
+        """`rows` is int32 [batch]: the place of each of this batch's rows in the global batch."""
+        super().__init__(seed, step, rows)
+        self.global_rows = global_rows
 
     def dropout(self, x: tf.Tensor, rate: float) -> tf.Tensor:
         """Zeroes entries of `x` [batch, ...] with probability `rate` and scales the rest by 1 / (1 - rate)."""

@@ -20,13 +20,14 @@ _whole = (
 
 
 def fused(function: Callable[P, R]) -> Callable[P, R]:
-    """Has XLA compile `function` by itself where its shapes are static and nothing around it is compiled."""
+    """Has XLA compile `function` by itself in graphs, where shapes are static and nothing around it is compiled."""
     compiled = tf.function(function, jit_compile=True, autograph=False)
 
     @functools.wraps(function)
     def call(*args: P.args) -> R:
+        alone = not (_whole or tf.executing_eagerly())
         static = all(arg.shape.is_fully_defined() for arg in args if tf.is_tensor(arg))
-        return (compiled if static and not _whole else function)(*args)
+        return (compiled if alone and static else function)(*args)
 
     return call
 

@@ -136,7 +136,10 @@ problems = Registry(
         "wmt_ende": "t2t_vqem.problems.wmt",
     },
 )
-models = Registry("model", {"latent_nat": "t2t_vqem.models.latent_nat"})
+models = Registry(
+    "model",
+    {"latent_nat": "t2t_vqem.models.latent_nat", "transformer": "t2t_vqem.models.transformer"},
+)
 bottlenecks = Registry(
     "bottleneck", {"hard_em": "t2t_vqem.bottlenecks.em", "soft_em": "t2t_vqem.bottlenecks.em"}
 )

@@ -1,50 +1,195 @@
 """Search over any step function: one code for tokens and for latents."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import gin
 import tensorflow as tf
+
+from t2t_vqem.context import Draws
+from t2t_vqem.errors import UserError
 
 State = Any
 StepFunction = Callable[[tf.Tensor, tf.Tensor, State], tuple[tf.Tensor, State]]
+Choose = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+_NEVER = -1e9
+
+
+@gin.configurable("decode")
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How outputs are looked for; gin binds it as `decode.NAME`. Raises UserError for a value out of range.
+
+    Attributes:
+      beam_size: unfinished sequences kept at each step; 1 is greedy search.
+      num_candidates: finished outputs to choose from; 0 means `beam_size`. More than `beam_size` of them are
+        sequences that ended elsewhere: alternatives of length.
+      length_penalty: candidates are ranked by log probability / length ** length_penalty; 1 is the mean.
+      temperature: above 0, the candidates are independent samples of softmax(logits / temperature).
+      top_k: samples come from the so many likeliest classes; 0 means all.
+      top_p: samples come from the likeliest classes that hold this share of the mass (Holtzman et al. 2020).
+      seed: of the samples, which depend on it and on the source line alone.
+    """
+
+    beam_size: int = 1
+    num_candidates: int = 0
+    length_penalty: float = 1.0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in {"beam_size": 1, "num_candidates": 0, "top_k": 0, "seed": 0}.items():
+            value = getattr(self, name)
+            _require(
+                type(value) is int and value >= least, name, value, f"a whole number of at least {least}"
+            )
+        for name in ("length_penalty", "temperature"):
+            value = getattr(self, name)
+            _require(_is_number(value) and 0 <= value < 100, name, value, "a number of at least 0")
+        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
+        if self.temperature and self.beam_size > 1:
+            raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates there are."""
+        return self.num_candidates or self.beam_size
+
+    @property
+    def width(self) -> int:
+        """Rows that the step function computes for each example."""
+        return self.candidates if self.temperature else self.beam_size
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _require(holds: bool, name: str, value: object, wanted: str) -> None:
+    if not holds:
+        raise UserError(f"decode.{name} is {value!r}; it must be {wanted}")
 
 
 class Found(NamedTuple):
-    """Sequences found.
+    """Finished sequences.
 
     Attributes:
-      ids: int32 [batch, steps], `end_id` from the end of each sequence on.
-      lengths: int32 [batch], without the end.
+      ids: int32 [batch, candidates, steps], `end_id` from the end of each sequence on.
+      lengths: int32 [batch, candidates], without the end.
+      scores: float32 [batch, candidates], log probabilities, that of the end included.
+      steps: int32 scalar, how often the step function was called.
     """
 
     ids: tf.Tensor
     lengths: tf.Tensor
+    scores: tf.Tensor
+    steps: tf.Tensor
 
 
-def greedy(
-    step: StepFunction, state: State, *, batch: tf.Tensor, start_id: int, end_id: int, max_length: tf.Tensor
+def search(
+    step: StepFunction,
+    state: State,
+    settings: Settings,
+    *,
+    sources: tf.Tensor,
+    start_id: int,
+    end_id: int,
+    max_length: tf.Tensor,
+    choose: Choose | None = None,
 ) -> Found:
-    """Takes the likeliest id at each step until every sequence has ended.
+    """Finds `settings.candidates` sequences for each example.
 
     Args:
-      step: (ids [batch] chosen last, index, state) -> (logits [batch, classes], state).
-      state: a nest of tensors of constant shape.
+      step: (ids [rows] chosen last, index, state) -> (logits [rows, classes], state), with
+        rows = batch * `settings.width`.
+      state: a nest of tensors [rows, ...] of constant shape.
+      sources: int32 [batch, length], what the examples are told apart by when samples are drawn.
       max_length: int32 [batch], the number of ids after which a sequence ends of itself.
+      choose: how a greedy search picks ids [rows] from logits at an index; the likeliest if None.
+    """
+    batch, longest = tf.shape(sources)[0], tf.repeat(max_length, settings.width)
+    ends = {"start_id": start_id, "end_id": end_id}
+    if settings.temperature:
+        draws = tf.repeat(line_keys(sources), settings.width)
+        draws += tf.cast(tf.tile(tf.range(settings.width), [batch]), tf.uint32)
+        choose = sampler(settings, draws)
+    elif settings.candidates > 1:
+        return beam(step, state, settings, batch=batch, max_length=max_length, **ends)
+    rows = batch * settings.width
+    found = one_by_one(step, state, choose or likeliest, batch=rows, max_length=longest, **ends)
+    parts = (tf.reshape(part, [batch, settings.width, *part.shape[1:]]) for part in found[1:3])
+    ids = tf.reshape(found.ids, [batch, settings.width, tf.shape(found.ids)[1]])
+    return Found(ids, *parts, found.steps)
+
+
+def line_keys(ids: tf.Tensor) -> tf.Tensor:
+    """Returns uint32 [batch], a number for each line of ids [batch, length], whatever zeros pad it."""
+    places = tf.cast(tf.range(tf.shape(ids)[1]), tf.uint32)[None, :] * tf.constant(0x9E3779B9, tf.uint32)
+    bits = tf.cast(ids, tf.uint32) * (places | tf.constant(1, tf.uint32))
+    return tf.cast(tf.reduce_sum(tf.cast(bits, tf.int64), axis=1) % (2**31), tf.uint32)
+
+
+def likeliest(logits: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """Returns the likeliest class of each row, int32 [rows]; for every index."""
+    del index
+    return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+
+def sampler(settings: Settings, rows: tf.Tensor) -> Choose:
+    """Returns a function that draws classes; equal `rows` uint32 [rows] draw equal numbers."""
+
+    def choose(logits: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        logits = tf.cast(logits, tf.float32) / settings.temperature
+        classes = logits.shape[-1]
+        if 0 < settings.top_k < classes:
+            least = tf.math.top_k(logits, settings.top_k).values[:, -1:]
+            logits = tf.where(logits < least, _NEVER, logits)
+        if settings.top_p < 1.0:
+            ordered = tf.sort(logits, axis=-1, direction="DESCENDING")
+            before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)
+            least = tf.reduce_min(tf.where(before < settings.top_p, ordered, tf.float32.max), -1, True)
+            logits = tf.where(logits < least, _NEVER, logits)
+        uniform = Draws(settings.seed, index, rows).uniform([tf.shape(logits)[0], classes])
+        return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
+
+    return choose
+
+
+def one_by_one(
+    step: StepFunction,
+    state: State,
+    choose: Choose,
+    *,
+    batch: tf.Tensor,
+    start_id: int,
+    end_id: int,
+    max_length: tf.Tensor,
+) -> Found:
+    """Chooses one id at each step until every sequence has ended; without the axis of candidates.
+
+    Arguments are as in `search`; `batch` is the number of rows, and `max_length` int32 [batch].
     """
     longest = tf.reduce_max(max_length)
 
     def unfinished(index, ended, *_):
         return (index < longest) & ~tf.reduce_all(ended)
 
-    def body(index, ended, last, lengths, ids, state):
+    def body(index, ended, last, lengths, scores, ids, state):
         logits, state = step(last, index, state)
-        chosen = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        chosen = choose(logits, index)
+        logits = tf.cast(logits, tf.float32)
+        gain = tf.gather(logits, chosen, batch_dims=1) - tf.reduce_logsumexp(logits, axis=-1)
+        scores += tf.where(ended, 0.0, gain)
         ended |= chosen == end_id
         chosen = tf.where(ended, end_id, chosen)
         lengths += tf.cast(~ended, tf.int32)
         ended |= index + 1 >= max_length
         ids = tf.where(places == index, chosen[:, None], ids)
-        return _shaped_like(start, (index + 1, ended, chosen, lengths, ids, state))
+        return _shaped_like(start, (index + 1, ended, chosen, lengths, scores, ids, state))
 
     places = tf.range(longest)[None, :]
     start = (
@@ -52,11 +197,12 @@ def greedy(
         tf.zeros([batch], tf.bool),
         tf.fill([batch], start_id),
         tf.zeros([batch], tf.int32),
+        tf.zeros([batch]),
         tf.fill([batch, longest], end_id),
         state,
     )
-    steps, _, _, lengths, ids, _ = tf.while_loop(unfinished, body, start)
-    return Found(ids[:, :steps], lengths)
+    steps, _, _, lengths, scores, ids, _ = tf.while_loop(unfinished, body, start)
+    return Found(ids[:, :steps], lengths, scores, steps)
 
 
 def _shaped_like(start: State, values: State) -> State:
@@ -64,82 +210,83 @@ def _shaped_like(start: State, values: State) -> State:
     return tf.nest.map_structure(lambda old, new: tf.ensure_shape(new, old.shape), start, values)
 
 
-class Beams(NamedTuple):
-    """The likeliest sequences found, the best first.
-
-    Attributes:
-      ids: int32 [batch, beam_size, steps], `end_id` from the end of each sequence on.
-      lengths: int32 [batch, beam_size], without the end.
-      scores: float32 [batch, beam_size], log probabilities, that of the end included.
-    """
-
-    ids: tf.Tensor
-    lengths: tf.Tensor
-    scores: tf.Tensor
-
-
 def beam(
     step: StepFunction,
     state: State,
+    settings: Settings,
     *,
     batch: tf.Tensor,
-    beam_size: int,
     start_id: int,
     end_id: int,
     max_length: tf.Tensor,
-) -> Beams:
-    """Keeps the `beam_size` likeliest beginnings, and the `beam_size` sequences of the best mean log probability.
+) -> Found:
+    """Keeps the `beam_size` likeliest beginnings and the `candidates` best finished sequences, the best first.
 
-    Args:
-      step: as `greedy` takes it, for rows [batch * beam_size]; `end_id` is its last class.
-      state: a nest of tensors [batch * beam_size, ...] of constant shape.
-      max_length: int32 [batch]; a sequence ends before it has that many ids.
+    An end counts as a position. An example is done when no beginning, were it to end at once and for sure,
+    would be among its candidates. Arguments are as in `search`.
     """
+    size, kept = settings.beam_size, settings.candidates
     longest = tf.reduce_max(max_length)
     places = tf.range(longest)
-    never = -1e9
 
-    def body(index, ids, scores, ended: Beams, means, last, state):
+    def ranked(scores, length):
+        return scores / tf.cast(length, tf.float32) ** settings.length_penalty
+
+    def unfinished(index, ids, scores, ended, ranks, *_):
+        hopeful = ranked(scores[:, 0], index + 1) > ranks[:, -1]
+        return (index < longest) & tf.reduce_any(hopeful & (index <= max_length))
+
+    def body(index, ids, scores, ended, ranks, last, state):
         logits, state = step(tf.reshape(last, [-1]), index, state)
+        classes = logits.shape[-1]
         log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-        log_probabilities = tf.reshape(log_probabilities, [batch, beam_size, -1])
+        log_probabilities = tf.reshape(log_probabilities, [batch, size, classes])
         allowed = (index < max_length)[:, None]
-        ending = tf.where(allowed, scores + log_probabilities[:, :, end_id], never)
-        mean = tf.where(ending > never / 2, ending / tf.cast(index + 1, tf.float32), never)
-        merged = Beams(
-            tf.concat([ended.ids, ids], axis=1),
-            tf.concat([ended.lengths, tf.fill([batch, beam_size], index)], axis=1),
-            tf.concat([ended.scores, ending], axis=1),
+        ending = tf.where(allowed, scores + log_probabilities[:, :, end_id], _NEVER)
+        rank = tf.where(ending > _NEVER / 2, ranked(ending, index + 1), _NEVER)
+        merged = (
+            tf.concat([ended[0], ids], axis=1),
+            tf.concat([ended[1], tf.fill([batch, size], index)], axis=1),
+            tf.concat([ended[2], ending], axis=1),
         )
-        means, kept = tf.math.top_k(tf.concat([means, mean], axis=1), beam_size)
-        ended = Beams(*(tf.gather(part, kept, batch_dims=1) for part in merged))
+        ranks, best = tf.math.top_k(tf.concat([ranks, rank], axis=1), kept)
+        ended = tuple(tf.gather(part, best, batch_dims=1) for part in merged)
 
-        totals = scores[:, :, None] + log_probabilities[:, :, :end_id]
-        totals = tf.reshape(totals, [batch, beam_size * end_id])
-        scores, chosen = tf.math.top_k(totals, beam_size)
-        parents, last = chosen // end_id, chosen % end_id
+        going_on = tf.where(tf.range(classes) == end_id, _NEVER, log_probabilities)
+        totals = tf.reshape(scores[:, :, None] + going_on, [batch, size * classes])
+        scores, chosen = tf.math.top_k(totals, size)
+        parents, last = chosen // classes, chosen % classes
         ids = tf.where(places == index, last[:, :, None], tf.gather(ids, parents, batch_dims=1))
-        rows = tf.reshape(tf.range(batch)[:, None] * beam_size + parents, [-1])
-        return (
-            index + 1,
-            ids,
-            scores,
-            ended,
-            means,
-            last,
-            tf.nest.map_structure(lambda x: tf.gather(x, rows), state),
-        )
+        rows = tf.reshape(tf.range(batch)[:, None] * size + parents, [-1])
+        state = tf.nest.map_structure(lambda x: tf.gather(x, rows), state)
+        return _shaped_like(start, (index + 1, ids, scores, ended, ranks, last, state))
 
-    nothing = tf.fill([batch, beam_size, longest], end_id)
-    impossible = tf.fill([batch, beam_size], never)
+    impossible = tf.fill([batch, kept], _NEVER)
     start = (
         tf.constant(0),
-        nothing,
-        tf.concat([tf.zeros([batch, 1]), impossible[:, 1:]], axis=1),
-        Beams(nothing, tf.zeros([batch, beam_size], tf.int32), impossible),
+        tf.fill([batch, size, longest], end_id),
+        tf.concat([tf.zeros([batch, 1]), tf.fill([batch, size - 1], _NEVER)], axis=1),
+        (tf.fill([batch, kept, longest], end_id), tf.zeros([batch, kept], tf.int32), impossible),
         impossible,
-        tf.fill([batch, beam_size], start_id),
+        tf.fill([batch, size], start_id),
         state,
     )
-    result = tf.while_loop(lambda index, *_: index < longest, body, start)
-    return result[3]
+    steps, _, _, (ids, lengths, scores), *_ = tf.while_loop(unfinished, body, start)
+    return Found(ids[:, :, :steps], lengths, scores, steps)
+
+
+def best_of(
+    outputs: tf.Tensor, scores: tf.Tensor, settings: Settings, pad_id: int = 0, **others: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Ranks candidate outputs int32 [batch, candidates, length] by their log probabilities [batch, candidates].
+
+    Returns "candidates" and "scores", the best first, "outputs" int32 [batch, length], the best of them, and
+    of each of `others` [batch, candidates, ...] the best's.
+    """
+    lengths = tf.reduce_sum(tf.cast(outputs != pad_id, tf.float32), axis=-1)
+    ranks = scores / tf.maximum(lengths, 1.0) ** settings.length_penalty
+    order = tf.argsort(ranks, axis=-1, direction="DESCENDING", stable=True)
+    candidates = tf.gather(outputs, order, batch_dims=1)
+    best = {name: tf.gather(value, order[:, 0], batch_dims=1) for name, value in others.items()}
+    ordered = {"candidates": candidates, "scores": tf.gather(scores, order, batch_dims=1)}
+    return {"outputs": candidates[:, 0], **ordered, **best}

@@ -1,4 +1,4 @@
-"""Greedy search over a step function."""
+"""Search over a step function: one by one, with a beam, and by samples."""
 
 import itertools
 
@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from t2t_vqem import search
+from t2t_vqem.errors import UserError
 
 
 def table_step(scores):
@@ -22,9 +23,10 @@ def test_sequences_end_by_themselves_or_at_their_greatest_length():
     end = 3
     best = [[0, 1, 3, 2], [2, 2, 2, 2], [3, 0, 0, 0]]
     scores = tf.one_hot(tf.constant(best), 4)
-    found = search.greedy(
+    found = search.one_by_one(
         table_step(scores),
         tf.zeros([3], tf.int32),
+        search.likeliest,
         batch=tf.constant(3),
         start_id=0,
         end_id=end,
@@ -39,9 +41,10 @@ def test_a_step_sees_what_was_chosen_last_and_carries_its_state():
         total += last
         return tf.one_hot(total + 1, 10), total  # 1, then 1 + 1, then 1 + 2 + 1 ...
 
-    found = search.greedy(
+    found = search.one_by_one(
         step,
         tf.zeros([1], tf.int32),
+        search.likeliest,
         batch=tf.constant(1),
         start_id=0,
         end_id=9,
@@ -70,8 +73,8 @@ def test_a_wide_beam_finds_the_best_of_all_sequences():
     beams = search.beam(
         lambda last, index, state: (rows[:, index], state),
         tf.zeros([2 * beam_size]),
+        search.Settings(beam_size=beam_size),
         batch=tf.constant(2),
-        beam_size=beam_size,
         start_id=0,
         end_id=end,
         max_length=tf.constant([longest, longest]),
@@ -96,11 +99,77 @@ def test_a_beam_carries_the_state_of_the_parent():
     beams = search.beam(
         step,
         tf.zeros([4]),
+        search.Settings(beam_size=4),
         batch=tf.constant(1),
-        beam_size=4,
         start_id=0,
         end_id=2,
         max_length=tf.constant([4]),
     )
     # even sums prefer 0 and odd ones 1: the likeliest of length 3 is all 0, then those that flip once
     np.testing.assert_array_equal(beams.ids[0, 0, :3], [0, 0, 0])
+
+
+def test_more_candidates_than_the_beam_are_those_that_ended_elsewhere():
+    """Greedy goes 0, 1, 0 and may end anywhere: the candidates are its prefixes."""
+    scores = tf.constant([[[3.0, 0.0, 1.0], [0.0, 3.0, 1.0], [3.0, 0.0, 2.0], [0.0, 0.0, 9.0]]])
+    found = search.beam(
+        lambda last, index, state: (scores[:, index], state),
+        tf.zeros([1]),
+        search.Settings(num_candidates=4),
+        batch=tf.constant(1),
+        start_id=0,
+        end_id=2,
+        max_length=tf.constant([4]),
+    )
+    assert sorted(found.lengths[0].numpy()) == [0, 1, 2, 3]
+    for ids, length in zip(found.ids[0].numpy(), found.lengths[0].numpy(), strict=True):
+        assert ids[:length].tolist() == [0, 1, 0][:length]
+    log = np.asarray(tf.nn.log_softmax(scores))[0]
+    expected = log[0, 0] + log[1, 1] + log[2, 0] + log[3, 2]
+    assert float(found.scores[0, 0]) == pytest.approx(expected, abs=1e-4)
+
+
+def draws(rows=4000, **settings):
+    """The ids that one step draws from the probabilities .4, .3, .2, .1."""
+    logits = tf.repeat(tf.math.log([[0.4, 0.3, 0.2, 0.1]]), rows, axis=0)
+    choose = search.sampler(search.Settings(**settings), tf.cast(tf.range(rows), tf.uint32))
+    return np.bincount(choose(logits, tf.constant(0)), minlength=4) / rows
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"temperature": 1.0}, [0.4, 0.3, 0.2, 0.1]),
+        ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        ({"temperature": 1.0, "top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
+        ({"temperature": 1.0, "top_p": 0.6}, [4 / 7, 3 / 7, 0, 0]),
+        ({"temperature": 1.0, "top_p": 0.71}, [4 / 9, 3 / 9, 2 / 9, 0]),
+    ],
+)
+def test_samples_have_the_distribution_asked_for(settings, expected):
+    np.testing.assert_allclose(draws(**settings), expected, atol=0.03)
+    assert np.all(draws(**settings)[np.equal(expected, 0)] == 0)
+
+
+def test_keys_tell_lines_apart_whatever_pads_them():
+    lines = tf.constant([[5, 6, 1, 0], [6, 5, 1, 0], [5, 6, 1, 1]])
+    keys = search.line_keys(lines).numpy()
+    assert len(set(keys)) == 3
+    np.testing.assert_array_equal(keys, search.line_keys(tf.pad(lines, [[0, 0], [0, 3]])))
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"beam_size": 0}, "beam_size"),
+        ({"num_candidates": -1}, "num_candidates"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_k": 1.5}, "top_k"),
+        ({"length_penalty": True}, "length_penalty"),
+        ({"temperature": 1.0, "beam_size": 2}, "temperature"),
+    ],
+)
+def test_a_bad_setting_is_named(settings, name):
+    with pytest.raises(UserError, match=f"decode.{name}"):
+        search.Settings(**settings)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2t_vqem import registry
+from t2t_vqem import registry, search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
 
@@ -106,11 +106,11 @@ def test_the_cached_search_agrees_with_the_teacher_forced_predictor(features):
     model = make()
     give_birth(model)
     memory, memory_mask = model.encode(features["inputs"], None)
-    found = model.predict_latents(memory, memory_mask)
-    codes = found.ids[:, : int(found.lengths[0])][:1]
+    found = model.predict_latents(memory, memory_mask, features["inputs"])
+    codes = found.ids[:1, 0, : int(found.lengths[0, 0])]
     previous = model.latent_in(model.bottleneck.embed(codes))
     start = tf.broadcast_to(tf.convert_to_tensor(model.latent_start), [1, 1, model.dim])
-    x = model._add_positions(tf.concat([start, previous], axis=1))
+    x = model.tokens.placed(tf.concat([start, previous], axis=1))
     x = model.predictor(x, mask=tf.ones(x.shape[:2], tf.bool), memory=memory[:1], memory_mask=memory_mask[:1])
     np.testing.assert_array_equal(tf.argmax(model.latent_out(x), -1)[:, :-1], codes)
 
@@ -143,7 +143,8 @@ def test_true_tokens_are_revealed_at_first_and_never_in_evaluation(features):
 
 
 def test_a_beam_returns_the_outputs_of_the_codes_it_chose(features):
-    model = make(beam_size=4)
+    model = make()
+    model.decoding = search.Settings(beam_size=4)
     give_birth(model)
     loose = [{"inputs": tf.TensorSpec([None, None], tf.int32)}]  # as the translator traces it
     infer = tf.function(model.infer, input_signature=loose, autograph=False)

@@ -1,0 +1,38 @@
+"""Token embeddings shared by both languages and by the logits (Press & Wolf 2017; Vaswani et al. 2017)."""
+
+import keras
+import tensorflow as tf
+
+from t2t_vqem.context import Training
+from t2t_vqem.layers.attention import positions
+from t2t_vqem.layers.block import Block
+
+
+class TokenEmbedding(Block):
+    """One table of vectors for tokens that go in and for tokens that come out."""
+
+    def __init__(self, vocab_size: int, dim: int, dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.dropout = dropout
+        initializer = keras.initializers.RandomNormal(stddev=dim**-0.5)
+        self.table = self.add_weight(name="table", shape=[vocab_size, dim], initializer=initializer)
+
+    def call(self, ids: tf.Tensor, training: Training | None = None) -> tf.Tensor:
+        """Returns [..., dim], scaled by sqrt(dim), for int32 [...]."""
+        table = tf.cast(tf.convert_to_tensor(self.table), self.compute_dtype)
+        embedded = tf.gather(table, ids) * tf.cast(self.dim**0.5, table.dtype)
+        return embedded if training is None else training.dropout(embedded, self.dropout)
+
+    def placed(self, x: tf.Tensor, training: Training | None = None) -> tf.Tensor:
+        """Adds positions to `x` [batch, length, dim], then drops out."""
+        x += positions(tf.shape(x)[1], self.dim, x.dtype)
+        return x if training is None else training.dropout(x, self.dropout)
+
+    def logits(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns [positions, vocab_size] for `x` [..., dim].
+
+        Two dimensions: with three, XLA makes a gradient of [batch, vocab_size, dim].
+        """
+        table = tf.cast(tf.convert_to_tensor(self.table), x.dtype)
+        return tf.matmul(tf.reshape(x, [-1, self.dim]), table, transpose_b=True)

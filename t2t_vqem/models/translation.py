@@ -1,0 +1,113 @@
+"""What all translation models share: token embeddings, source encoder, checked hparams, search settings."""
+
+from typing import ClassVar
+
+import tensorflow as tf
+
+from t2t_vqem import search
+from t2t_vqem.context import Training
+from t2t_vqem.errors import UserError
+from t2t_vqem.layers import losses
+from t2t_vqem.layers.embedding import TokenEmbedding
+from t2t_vqem.layers.transformer import Transformer
+from t2t_vqem.models.model import Model
+
+PAD_ID, EOS_ID = 0, 1
+
+
+class TranslationModel(Model):
+    """Reads "inputs" and predicts "targets", int32 [batch, length] both, eos at the end, then pad.
+
+    Attributes:
+      decoding: how `infer` searches; whoever translates may replace it before `infer` is traced.
+    """
+
+    registered_name: ClassVar[str]
+    decoding: search.Settings
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        dim: int,
+        filter_size: int,
+        heads: int,
+        encoder_layers: int,
+        dropout: float,
+        label_smoothing: float,
+        max_length_ratio: float,
+    ):
+        """Makes embeddings and encoder.
+
+        Args:
+          max_length_ratio: no output is longer than this times the source, plus 10 tokens.
+
+        Raises:
+          UserError: naming a parameter that is out of its range.
+        """
+        super().__init__()
+        self.require_whole(1, encoder_layers=encoder_layers, filter_size=filter_size, heads=heads)
+        fits = type(dim) is int and dim >= 4 and dim % 2 == 0 and dim % heads == 0
+        self.require(fits, "dim", dim, f"an even number, 4 or more, and a multiple of heads = {heads}")
+        self.require_share(dropout=dropout, label_smoothing=label_smoothing)
+        positive = isinstance(max_length_ratio, int | float) and max_length_ratio > 0
+        self.require(positive, "max_length_ratio", max_length_ratio, "above 0")
+        self.dim = dim
+        self.label_smoothing = label_smoothing
+        self.max_length_ratio = max_length_ratio
+        self.decoding = search.Settings()
+        self.bottlenecks = {}
+        self.stack = {"dim": dim, "filter_size": filter_size, "heads": heads, "dropout": dropout}
+        self.tokens = TokenEmbedding(vocab_size, dim, dropout, name="tokens")
+        self.encoder = Transformer(encoder_layers, **self.stack, name="encoder")
+
+    def require(self, holds: bool, parameter: str, value: object, wanted: str) -> None:
+        """Raises a UserError that names the hparam unless `holds`."""
+        if not holds:
+            raise UserError(f"{self.registered_name}.{parameter} is {value!r}; it must be {wanted}")
+
+    def require_whole(self, least: int, **values: object) -> None:
+        """Raises a UserError unless every value is a whole number of at least `least`."""
+        for name, value in values.items():
+            holds = type(value) is int and value >= least
+            self.require(holds, name, value, f"a whole number, {least} or more")
+
+    def require_share(self, **values: object) -> None:
+        """Raises a UserError unless every value lies in [0, 1)."""
+        for name, value in values.items():
+            self.require(isinstance(value, int | float) and 0 <= value < 1, name, value, "in [0, 1)")
+
+    def build_weights(self) -> None:
+        """Makes every variable; called once, under the strategy's scope."""
+        ids = tf.fill([1, 8], EOS_ID)
+        self({"inputs": ids, "targets": ids})
+
+    def encode(self, inputs: tf.Tensor, training: Training | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the source's encoding [batch, length, dim] and its mask [batch, length]."""
+        mask = inputs != PAD_ID
+        embedded = self.tokens.placed(self.tokens(inputs), training)
+        return self.encoder(embedded, mask=mask, training=training), mask
+
+    def most_tokens(self, source_mask: tf.Tensor) -> tf.Tensor:
+        """Returns float32 [batch], the length that no output exceeds."""
+        return self.max_length_ratio * tf.reduce_sum(tf.cast(source_mask, tf.float32), axis=-1) + 10.0
+
+    def token_losses(
+        self, logits: tf.Tensor, targets: tf.Tensor, training: Training | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns nats and correctness of `logits` [positions, vocab] at `targets`, both of the targets' shape."""
+        smoothing = 0.0 if training is None else self.label_smoothing
+        flat = tf.reshape(targets, [-1])
+        nll = losses.cross_entropy(logits, flat, smoothing)
+        correct = tf.argmax(logits, axis=-1, output_type=tf.int32) == flat
+        return tf.reshape(nll, tf.shape(targets)), tf.reshape(correct, tf.shape(targets))
+
+
+def until_end(tokens: tf.Tensor) -> tf.Tensor:
+    """Returns bool of the shape of `tokens` [..., length]: True up to the first eos, that included."""
+    return tf.cumsum(tf.cast(tokens == EOS_ID, tf.int32), axis=-1, exclusive=True) == 0
+
+
+def token_count(targets: tf.Tensor) -> tf.Tensor:
+    """Returns the number of real tokens, float32."""
+    return tf.reduce_sum(tf.cast(targets != PAD_ID, tf.float32))
