@@ -36,7 +36,8 @@ def test_losses_count_tokens_and_padding_changes_nothing(features):
     model = make()
     out = model(features)
     assert float(out.weight) == float(out.losses["nll"].weight) == 6
-    assert out.statistics == {} and model.bottlenecks == {}
+    assert out.statistics == {}
+    assert model.bottlenecks == {}
     longer = model({side: tf.pad(ids, [[0, 1], [0, 3]]) for side, ids in features.items()})
     np.testing.assert_allclose(out.losses["nll"].sum, longer.losses["nll"].sum, rtol=1e-5)
 
@@ -66,7 +67,7 @@ def test_the_score_is_the_log_probability_of_the_target(features):
 def test_the_cached_search_scores_as_teacher_forcing_does(settings):
     model = make()
     inputs = tf.pad(tf.constant(np.random.default_rng(0).integers(3, VOCAB, [12, 4])), [[0, 0], [0, 1]])
-    inputs = tf.cast(inputs + [0, 0, 0, 0, 1], tf.int32)
+    inputs = tf.cast(inputs + tf.constant([0, 0, 0, 0, 1], tf.int64), tf.int32)
     model.decoding = search.Settings(**settings)
     found = model.infer({"inputs": inputs})
     number = model.decoding.candidates
