@@ -141,6 +141,8 @@ def _program(path: str) -> str:
 def _log_to_stderr() -> None:
     logging.set_verbosity(logging.INFO)
     logging.use_absl_handler()
+    # A step is traced once for each shape of batch, on purpose; the trainer reports each itself.
+    python_logging.getLogger("tensorflow").addFilter(lambda entry: "retracing" not in entry.getMessage())
     logging.get_absl_handler().setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
 

@@ -1,6 +1,8 @@
 """The contract of a model: forward pass with named losses, and inference."""
 
 import abc
+import types
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -34,10 +36,10 @@ class Model(Block, abc.ABC):
     """What learns. `model(features, training=...)` gives a `ModelOutput`.
 
     Attributes:
-      bottlenecks: name -> bottleneck; the training step calls their M-steps.
+      bottlenecks: name -> bottleneck, none by default; the training step calls their M-steps.
     """
 
-    bottlenecks: dict[str, Bottleneck]
+    bottlenecks: Mapping[str, Bottleneck] = types.MappingProxyType({})
 
     @abc.abstractmethod
     def call(self, features: Features, training: Training | None = None) -> ModelOutput:

@@ -56,7 +56,6 @@ class TranslationModel(Model):
         self.label_smoothing = label_smoothing
         self.max_length_ratio = max_length_ratio
         self.decoding = search.Settings()
-        self.bottlenecks = {}
         self.stack = {"dim": dim, "filter_size": filter_size, "heads": heads, "dropout": dropout}
         self.tokens = TokenEmbedding(vocab_size, dim, dropout, name="tokens")
         self.encoder = Transformer(encoder_layers, **self.stack, name="encoder")

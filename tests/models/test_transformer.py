@@ -18,8 +18,10 @@ def make(**overrides):
     keras.utils.set_random_seed(3)
     model = registry.models.get("transformer")(VOCAB, **SMALL | overrides)
     model.build_weights()
-    for variable in model.trainable_variables:  # far from the start, so that outputs differ
-        noise = tf.random.stateless_normal(variable.shape, [len(variable.path), 1])
+    for number, variable in enumerate(
+        model.trainable_variables
+    ):  # far from the start, so that outputs differ
+        noise = tf.random.stateless_normal(variable.shape, [number, 1])
         variable.assign(variable * 1.5 + 0.1 * noise)
     table = model.tokens.table.value
     model.decoder.norm.beta.assign(4.0 * table[1] / tf.reduce_sum(table[1] ** 2))  # or no output ever ends
