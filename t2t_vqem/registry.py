@@ -35,11 +35,14 @@ class Registry:
     Args:
       kind: what is registered, e.g. "problem"; part of the messages. Its plural is the gin module.
       builtins: the module that registers each of the package's own names when it is imported.
+      derived: suffix -> module, for what is made of another: NAME + suffix is known wherever NAME is, and the
+        module's `register(name, base)` makes it.
     """
 
-    def __init__(self, kind: str, builtins: Mapping[str, str]):
+    def __init__(self, kind: str, builtins: Mapping[str, str], derived: Mapping[str, str] | None = None):
         self.kind = kind
         self._builtins = dict(builtins)
+        self._derived = dict(derived or {})
         self._configurables: dict[str, Callable[..., Any]] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -82,6 +85,11 @@ class Registry:
         """
         if name not in self._configurables:
             if name not in self._builtins:
+                for suffix, module in self._derived.items():
+                    base = name.removesuffix(suffix)
+                    if base != name and base in self.names():
+                        importlib.import_module(module).register(name, base)
+                        return self._configurables[name]
                 raise UserError(f'unknown {self.kind} "{name}"{near(name, self.names())}')
             self._import(name)
         return self._configurables[name]
@@ -135,6 +143,7 @@ problems = Registry(
         "toy_ende": "t2t_vqem.problems.toy",
         "wmt_ende": "t2t_vqem.problems.wmt",
     },
+    derived={"_distill": "t2t_vqem.problems.distilled"},
 )
 models = Registry(
     "model",

@@ -47,6 +47,7 @@ _DEFINITIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     ),
     "model_dir": (absl_flags.DEFINE_string, None, "the run: configuration, checkpoints, summaries, results"),
     "split": (absl_flags.DEFINE_string, None, "the split of the data; the problem's own choice if not given"),
+    "checkpoint": (absl_flags.DEFINE_string, "best", "which weights: best, latest, or the number of a step"),
     "train_steps": (
         absl_flags.DEFINE_integer,
         None,

@@ -53,7 +53,8 @@ class AutoregressiveTransformer(TranslationModel):
     def call(self, features: Features, training: Training | None = None) -> ModelOutput:
         """Teacher forcing: each target token from the source and the true tokens before it."""
         targets = features["targets"]
-        logits = self._logits(features["inputs"], targets, training)
+        memory, memory_mask = self.encode(features["inputs"], training)
+        logits = self._logits(targets, memory, memory_mask, training)
         nll, correct = self.token_losses(logits, targets, training)
         mask, tokens = targets != PAD_ID, token_count(targets)
         return ModelOutput(
@@ -64,12 +65,20 @@ class AutoregressiveTransformer(TranslationModel):
             metrics={"token_accuracy": losses.masked_sum(correct, mask)},
         )
 
-    def score(self, features: Features) -> tf.Tensor:
-        """Returns log P("targets" | "inputs"), float32 [batch], the eos included."""
-        targets = features["targets"]
-        logits = _without_pad(self._logits(features["inputs"], targets, None))
+    def score(self, inputs: tf.Tensor, candidates: tf.Tensor) -> tf.Tensor:
+        """Returns log P(candidate | inputs), float32 [batch, n], its eos included.
+
+        Args:
+          inputs: int32 [batch, source length].
+          candidates: int32 [batch, n, length], pad after the eos.
+        """
+        batch, number, length = tf.unstack(tf.shape(candidates))
+        memory, memory_mask = (tf.repeat(x, number, axis=0) for x in self.encode(inputs))
+        targets = tf.reshape(candidates, [batch * number, length])
+        logits = _without_pad(self._logits(targets, memory, memory_mask, None))
         nll, _ = self.token_losses(logits, targets, None)
-        return -tf.reduce_sum(tf.where(targets != PAD_ID, nll, 0.0), axis=1)
+        score = -tf.reduce_sum(tf.where(targets != PAD_ID, nll, 0.0), axis=1)
+        return tf.reshape(score, [batch, number])
 
     def infer(self, features: Features) -> Features:
         """Searches as `decoding` says, with a cache of keys and values, in one loop."""
@@ -94,8 +103,9 @@ class AutoregressiveTransformer(TranslationModel):
         outputs = tf.where(places <= found.lengths[:, :, None], ids, PAD_ID)
         return search.best_of(outputs, found.scores, settings) | {"calls": found.steps}
 
-    def _logits(self, inputs: tf.Tensor, targets: tf.Tensor, training: Training | None) -> tf.Tensor:
-        memory, memory_mask = self.encode(inputs, training)
+    def _logits(
+        self, targets: tf.Tensor, memory: tf.Tensor, memory_mask: tf.Tensor, training: Training | None
+    ) -> tf.Tensor:
         before = tf.pad(self.tokens(targets), [[0, 0], [1, 0], [0, 0]])[:, :-1]
         x = self.tokens.placed(before, training)
         # The causal mask hides padding from what is real; the padded rows themselves count nowhere.

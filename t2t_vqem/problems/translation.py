@@ -70,6 +70,10 @@ class TranslationProblem(Problem):
             "shard_size": self.shard_size,
         }
 
+    def provenance(self) -> dict[str, Any]:
+        """Returns what else the manifest says of where the data come from."""
+        return {}
+
     def generate(
         self, data_dir: str, source_dir: str | None = None, workers: int | None = None
     ) -> dict[str, Any]:
@@ -86,7 +90,9 @@ class TranslationProblem(Problem):
             if os.path.exists(os.path.join(final, shards.MANIFEST)):  # another process was faster
                 return self._complete(data_dir)
             generation.resume(partial, plan)
-            self._ensure_vocabulary(partial, surveys[self.train_split].sample)
+            path = os.path.join(partial, VOCABULARY)
+            if not os.path.exists(path):
+                config.write_atomic(path, self._make_vocabulary(partial, surveys[self.train_split].sample))
             entries = generation.write_shards(
                 partial,
                 self._shards(surveys),
@@ -94,7 +100,8 @@ class TranslationProblem(Problem):
                 total=sum(survey.pairs for survey in surveys.values()),
                 workers=workers or os.cpu_count() or 1,
             )
-            manifest = made_of | _contents(os.path.join(partial, VOCABULARY), surveys, entries)
+            contents = _contents(os.path.join(partial, VOCABULARY), surveys, entries)
+            manifest = made_of | self.provenance() | contents
             generation.publish(partial, final, manifest)
         return self.manifest(data_dir)
 
@@ -180,10 +187,7 @@ class TranslationProblem(Problem):
             raise UserError(f"{self.folder(data_dir)} was made from other source files; {remedy}")
         return manifest
 
-    def _ensure_vocabulary(self, folder: str, lines: Sequence[str]) -> None:
-        path = os.path.join(folder, VOCABULARY)
-        if os.path.exists(path):
-            return
+    def _make_vocabulary(self, folder: str, lines: Sequence[str]) -> bytes:
         logging.info("datagen: training a vocabulary of %d pieces on %d lines", self.vocab_size, len(lines))
         start = time.monotonic()
         try:
@@ -191,8 +195,8 @@ class TranslationProblem(Problem):
         except UserError:
             generation.discard(folder)
             raise
-        config.write_atomic(path, model)
         logging.info("datagen: vocabulary trained in %.1f s", time.monotonic() - start)
+        return model
 
     def _shards(self, surveys: Mapping[str, _Survey]) -> Iterator[generation.Shard]:
         """Yields the shards of all splits: contiguous stretches of the source, those to train on shuffled."""

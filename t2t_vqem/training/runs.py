@@ -3,6 +3,8 @@
 import os
 from typing import NamedTuple
 
+from absl import logging
+
 from t2t_vqem import config, registry
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Model
@@ -64,3 +66,19 @@ def open_run(
         model.build_weights()
     step = checkpoints.restore_weights(path, model)
     return Run(problem, model, vocabulary, metadata, train_config, step)
+
+
+def check_data(run: Run) -> None:
+    """Compares the data in the run's `data_dir` with those it was trained on; warns if only the examples differ.
+
+    Raises:
+      UserError: they have another vocabulary, so that the run cannot read them.
+    """
+    problem, metadata = run.problem, run.metadata
+    if problem.vocabulary(metadata.data_dir).hash != run.vocabulary.hash:
+        raise UserError(
+            f'the vocabulary of {metadata.problem} in "{metadata.data_dir}" is not the one that the run was trained '
+            "with; --data_dir names another folder"
+        )
+    if problem.fingerprint(metadata.data_dir) != metadata.data_fingerprint:
+        logging.warning("the data in %s are not those that the run began with", metadata.data_dir)

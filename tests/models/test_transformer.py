@@ -58,7 +58,9 @@ def test_the_score_is_the_log_probability_of_the_target(features):
     logits = tf.where(tf.range(VOCAB) == 0, -1e9, model(features).logits)  # padding is no token
     probabilities = tf.nn.log_softmax(logits).numpy()
     expected = [sum(probabilities[0, range(4), [4, 3, 9, 1]]), sum(probabilities[1, range(2), [10, 1]])]
-    np.testing.assert_allclose(model.score(features), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.score(features["inputs"], features["targets"][:, None])[:, 0], expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_the_cached_search_scores_as_teacher_forcing_does(settings):
         targets = found["candidates"][:, n]
         lengths = np.count_nonzero(targets, axis=1)
         ended = lengths <= 2 * 5 + 10  # the others were cut, and their eos was not scored
-        again = model.score({"inputs": inputs, "targets": targets})
+        again = model.score(inputs, targets[:, None])[:, 0]
         np.testing.assert_allclose(found["scores"][:, n].numpy()[ended], again.numpy()[ended], rtol=1e-4)
         compared += ended.sum()
     assert compared >= 2
@@ -104,7 +106,7 @@ def test_a_wide_beam_finds_the_best_of_all_short_outputs():
     found = model.infer({"inputs": inputs})
     everything = [[*ids, 1] for n in range(3) for ids in itertools.product([2, *range(3, VOCAB)], repeat=n)]
     targets = tf.constant([ids + [0] * (3 - len(ids)) for ids in everything])
-    scores = model.score({"inputs": tf.repeat(inputs, len(everything), axis=0), "targets": targets})
+    scores = model.score(inputs, targets[None])[0]
     ranks = scores / tf.constant([float(len(ids)) for ids in everything])
     best = tf.gather(targets, tf.argsort(ranks, direction="DESCENDING")[:5])
     np.testing.assert_array_equal(found["candidates"][0, :, :3], best)

@@ -1,0 +1,66 @@
+"""A teacher translates the training set of its problem: the data of `NAME_distill`."""
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from absl import logging
+
+from t2t_vqem.decoding.translator import Translator
+
+_REPORT_SECONDS = 10.0
+
+
+class Outputs(Protocol):
+    """Where translations are kept, part by part (`problems.distilled.Outputs`)."""
+
+    def parts(self, count: int) -> list[range]: ...
+
+    def has(self, part: int) -> bool: ...
+
+    def write(self, part: int, sources: Sequence[str], outputs: Sequence[str], truncated: int) -> None: ...
+
+
+def checkpoint_digest(path: str) -> str:
+    """Returns a hash of a checkpoint's files, which tells its weights from any others."""
+    digest = hashlib.sha256()
+    folder, name = os.path.split(path)
+    for file_name in sorted(entry for entry in os.listdir(folder) if entry.startswith(f"{name}.")):
+        with open(os.path.join(folder, file_name), "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def translate(
+    outputs: Outputs, sources: Sequence[str], translator: Translator, shard: tuple[int, int] = (0, 1)
+) -> list[int]:
+    """Has `translator` make the parts of one shard that are not there yet; returns the parts still missing.
+
+    The lines of a part are batched by length. A part's bytes depend on its lines alone, so that a run which
+    was killed, or several that share the work, end in the same outputs.
+
+    Args:
+      shard: (index, count): this process takes every count-th part.
+    """
+    index, count = shard
+    parts = outputs.parts(len(sources))
+    todo = [part for part in range(index, len(parts), count) if not outputs.has(part)]
+    total = sum(len(parts[part]) for part in todo)
+    logging.info("distiller: %d of %d parts to do, %d lines", len(todo), len(parts), total)
+    start = reported = time.monotonic()
+    done = 0
+    for part in todo:
+        own = sources[parts[part].start : parts[part].stop]
+        before = translator.truncated
+        outputs.write(part, own, list(translator.translate(own)), translator.truncated - before)
+        done += len(own)
+        now = time.monotonic()
+        if now - reported > _REPORT_SECONDS or done == total:
+            reported, rate = now, done / (now - start)
+            left = divmod(round((total - done) / rate), 60)
+            logging.info(
+                "distiller: %d of %d lines, %.1f sentences/s, %d:%02d left", done, total, rate, *left
+            )
+    return [part for part in range(len(parts)) if not outputs.has(part)]

@@ -1,0 +1,186 @@
+"""Sequence-level distillation (Kim & Rush 2016, arXiv:1606.07947): a problem's sources with a teacher's outputs.
+
+`NAME_distill` is a problem wherever NAME is one: its training targets are a teacher's translations, its other
+splits and its vocabulary are NAME's own. `bin/distiller` has the teacher translate; the outputs lie part by
+part in the folder `NAME_distill.outputs`, each part with the checksum of the sources it answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from t2t_vqem import config, registry
+from t2t_vqem.errors import UserError
+from t2t_vqem.problems.translation import VOCABULARY, TranslationProblem
+
+SUFFIX = "_distill"
+PART_LINES = 2048  # enough to fill the buckets of every length; what a kill can cost
+
+_PLAN, _TEACHER = "plan.json", "teacher.json"
+
+
+def register(name: str, base: str) -> None:
+    """Registers the problem `name` made of the registered problem `base`."""
+    registry.problems.register(name)(type(name, (DistilledProblem,), {"name": name, "base_name": base}))
+
+
+class Outputs:
+    """A teacher's translations of a problem's training sources, in parts of `PART_LINES` lines.
+
+    Attributes:
+      folder: where the parts lie, beside the plan that says what they are translations of, and by whom.
+    """
+
+    def __init__(self, folder: str):
+        self.folder = folder
+
+    @property
+    def plan(self) -> dict[str, Any] | None:
+        """What the parts are: None where there are none."""
+        return self._read(_PLAN)
+
+    @property
+    def teacher(self) -> dict[str, Any] | None:
+        """What `finish` was told of the teacher; None until all parts are there."""
+        return self._read(_TEACHER)
+
+    def begin(self, plan: Mapping[str, Any]) -> None:
+        """Writes the plan, or checks that the outputs that are there already follow this very one.
+
+        Raises:
+          UserError: they are of other sources, another teacher or other settings; the text names the difference.
+        """
+        there = self.plan
+        if there is None:
+            config.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
+            return
+        for key in sorted({*there, *plan}):
+            if there.get(key) != plan.get(key):
+                raise UserError(
+                    f"{self.folder} holds outputs of another {key} ({there.get(key)}, not {plan.get(key)}); delete it "
+                    "or choose another --data_dir"
+                )
+
+    def parts(self, count: int) -> list[range]:
+        """Returns the places of each part's lines among `count`."""
+        return [range(i, min(i + PART_LINES, count)) for i in range(0, count, PART_LINES)]
+
+    def has(self, part: int) -> bool:
+        return os.path.exists(self._path(part))
+
+    def write(self, part: int, sources: Sequence[str], outputs: Sequence[str], truncated: int) -> None:
+        """Writes a part whole or not at all.
+
+        Args:
+          truncated: sources that were too long for the teacher and were cut.
+        """
+        if len(sources) != len(outputs):
+            raise ValueError(f"{len(outputs)} outputs for {len(sources)} sources")
+        content = {"sources": _digest(sources), "truncated": truncated, "outputs": list(outputs)}
+        config.write_atomic(self._path(part), json.dumps(content, ensure_ascii=False) + "\n")
+
+    def read(self, part: int, sources: Sequence[str]) -> tuple[list[str], int]:
+        """Returns the outputs of a part and how many sources were cut.
+
+        Raises:
+          UserError: it is not there, damaged, or of other sources than these.
+        """
+        path = self._path(part)
+        try:
+            with open(path, encoding="utf-8") as file:
+                content = json.load(file)
+            outputs, digest, truncated = (content[key] for key in ("outputs", "sources", "truncated"))
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; run bin/distiller again, it goes on where it was") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is damaged; delete it and run bin/distiller again") from error
+        if len(outputs) != len(sources) or digest != _digest(sources):
+            raise UserError(
+                f"{path} holds {len(outputs)} translations of other sources than the {len(sources)} of this part; "
+                "delete it and run bin/distiller again"
+            )
+        return outputs, truncated
+
+    def finish(self, teacher: Mapping[str, Any]) -> None:
+        """Says of the teacher what the manifest of the distilled data will carry."""
+        text = json.dumps(teacher, indent=1, ensure_ascii=False)
+        config.write_atomic(os.path.join(self.folder, _TEACHER), text + "\n")
+
+    def _path(self, part: int) -> str:
+        return os.path.join(self.folder, f"part-{part:05d}.json")
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = os.path.join(self.folder, name)
+        try:
+            with open(path, encoding="utf-8") as file:
+                return json.load(file)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} is damaged; delete {self.folder} and run bin/distiller again") from error
+
+
+class DistilledProblem(TranslationProblem):
+    """`base_name`'s training sources with a teacher's translations; all else is the base problem's."""
+
+    base_name: str
+
+    def __init__(self):
+        self.base = registry.problems.get(self.base_name)()
+        super().__init__(self.base.vocab_size)
+        self.model_type = self.base.model_type
+        self.character_coverage = self.base.character_coverage
+        self.splits, self.dev_split = self.base.splits, self.base.dev_split
+        self._data_dir: str | None = None
+
+    def outputs(self, data_dir: str) -> Outputs:
+        """Returns the teacher's translations below `data_dir`, finished or not."""
+        return Outputs(self.folder(data_dir) + ".outputs")
+
+    def generate(
+        self, data_dir: str, source_dir: str | None = None, workers: int | None = None
+    ) -> dict[str, Any]:
+        """Makes shards of the sources and the teacher's outputs, once `bin/distiller` has made all of these."""
+        self._data_dir = data_dir
+        manifest_there = os.path.exists(self.folder(data_dir))
+        teacher = self.outputs(data_dir).teacher
+        if teacher is None and not manifest_there:
+            raise UserError(
+                f"the data of {self.name} are a teacher's translations, and there are none in {data_dir}: run "
+                f"bin/distiller --model_dir=TEACHER --data_dir={data_dir}, with a run trained on {self.base_name}"
+            )
+        manifest = super().generate(data_dir, source_dir, workers)
+        if teacher is not None and manifest["teacher"] != teacher:
+            raise UserError(
+                f"{self.folder(data_dir)} was made of another teacher's outputs than those in "
+                f"{self.outputs(data_dir).folder}; delete the one you do not want"
+            )
+        return manifest
+
+    def provenance(self) -> dict[str, Any]:
+        return {"teacher": self.outputs(self._data_dir).teacher}
+
+    def samples(self, split: str) -> Iterator[tuple[str, str]]:
+        sources, targets = self.base.texts(split, self._data_dir)
+        if split != self.train_split:
+            yield from zip(sources, targets, strict=True)
+            return
+        outputs = self.outputs(self._data_dir)
+        for part, places in enumerate(outputs.parts(len(sources))):
+            own = sources[places.start : places.stop]
+            yield from zip(own, outputs.read(part, own)[0], strict=True)
+
+    def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | int | str]:
+        return self.base.score(hypotheses, references)
+
+    def _make_vocabulary(self, folder: str, lines: Sequence[str]) -> bytes:
+        with open(os.path.join(self.base.folder(self._data_dir), VOCABULARY), "rb") as file:
+            return file.read()  # the teacher's own, so that it can rerank what is trained on this
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

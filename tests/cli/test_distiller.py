@@ -1,0 +1,117 @@
+"""A teacher that copies its source: what it makes of a training set is known."""
+
+import json
+import os
+import pathlib
+import shutil
+
+import pytest
+
+from t2t_vqem import registry
+from t2t_vqem.cli import distiller
+from t2t_vqem.problems import distilled
+
+
+@pytest.fixture
+def data_dir(copy_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(distilled, "PART_LINES", 8)  # 30 lines: four parts
+    shutil.copytree(os.path.join(copy_run.data_dir, "cli_echo"), tmp_path / "data" / "cli_echo")
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def distil(call, copy_run, data_dir):
+    return lambda *flags: call(
+        distiller, f"--model_dir={copy_run.model_dir}", f"--data_dir={data_dir}", *flags
+    )
+
+
+def contents(data_dir, kind):
+    folder = pathlib.Path(data_dir, "cli_echo_distill" + kind)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_the_distilled_problem_pairs_each_source_with_its_translation(distil, data_dir):
+    done = distil()
+    assert done.status == 0, done.err
+    report = json.loads(done.out.splitlines()[-1])
+    problem, base = (registry.problems.get(name)() for name in ("cli_echo_distill", "cli_echo"))
+    sources, targets = problem.texts("train", data_dir)
+    assert sources == targets  # the teacher copies
+    assert sorted(sources) == sorted(base.texts("train", data_dir)[0])
+    for split in ("val", "test"):
+        assert problem.texts(split, data_dir) == base.texts(split, data_dir)
+    assert problem.vocabulary(data_dir).hash == base.vocabulary(data_dir).hash
+    teacher = problem.manifest(data_dir)["teacher"]
+    assert report["bleu"] == teacher["val"]["bleu"] > 10
+    assert teacher["val"]["bleu_signature"].startswith("nrefs:1")
+    assert teacher["step"] == 42
+    assert teacher["decode"]["beam_size"] == 1
+    assert report["examples"] == 30
+
+
+def test_shards_and_interrupted_runs_end_in_the_same_bytes(distil, data_dir, monkeypatch):
+    assert distil().status == 0
+    whole, made = contents(data_dir, ".outputs"), contents(data_dir, "")
+    for kind in ("", ".outputs"):
+        shutil.rmtree(os.path.join(data_dir, "cli_echo_distill" + kind))
+
+    first = json.loads(distil("--shard=1/2").out.splitlines()[-1])
+    assert first["parts_missing"] == 2
+    assert not os.path.exists(os.path.join(data_dir, "cli_echo_distill"))
+    write = distilled.Outputs.write
+
+    def killed(self, part, *arguments):
+        if part == 2:
+            raise KeyboardInterrupt
+        write(self, part, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distilled.Outputs, "write", killed)
+        assert distil("--shard=0/2").status == 130
+    assert "part-00000.json" in contents(data_dir, ".outputs")
+    last = json.loads(distil("--shard=0/2").out.splitlines()[-1])
+    assert last["parts_missing"] == 0
+    assert contents(data_dir, ".outputs") == whole
+    assert contents(data_dir, "") == made
+    assert json.loads(distil().out.splitlines()[-1]) == last  # nothing to do, the same report
+
+
+def test_parts_of_other_sources_are_refused(distil, data_dir):
+    distil("--shard=0/2")
+    path = pathlib.Path(data_dir, "cli_echo_distill.outputs", "part-00000.json")
+    text = path.read_text(encoding="utf-8")
+    part = json.loads(text)
+    for change in ({"sources": "0" * 64}, {"outputs": part["outputs"][1:]}):
+        path.write_text(json.dumps(part | change))
+        done = distil()
+        assert done.status == 2
+        assert "part-00000.json holds" in done.err
+    path.write_text(text[:20])
+    assert "part-00000.json is damaged" in distil().err
+
+
+def test_other_settings_do_not_mix_with_what_is_there(distil):
+    distil("--shard=0/2")
+    done = distil("--gin_param=decode.beam_size = 4")
+    assert done.status == 2
+    assert "outputs of another decode" in done.err
+
+
+@pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "0/0", "a/b"])
+def test_a_bad_shard_is_named(distil, shard):
+    done = distil(f"--shard={shard}")
+    assert done.status == 2
+    assert f'--shard is "{shard}"' in done.err
+
+
+def test_without_a_teachers_outputs_the_problem_says_what_to_run(distil, data_dir):
+    distil("--shard=0/2")
+    problem = registry.problems.get("cli_echo_distill")()
+    with pytest.raises(Exception, match="run bin/distiller --model_dir=TEACHER"):
+        problem.generate(data_dir)
+
+
+def test_a_distilled_problem_of_nothing_is_unknown():
+    with pytest.raises(Exception, match='unknown problem "nothing_distill"'):
+        registry.problems.get("nothing_distill")

@@ -1,0 +1,56 @@
+"""Another model's choice among candidates."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from t2t_vqem import search
+from t2t_vqem.decoding import rerank
+from t2t_vqem.errors import UserError
+
+CANDIDATES = tf.constant([[[5, 6, 1], [7, 1, 0], [8, 9, 4]], [[4, 1, 0], [3, 3, 1], [1, 0, 0]]])
+
+
+class Writer:
+    decoding = search.Settings(num_candidates=3)
+
+    def infer(self, features):
+        return {"candidates": CANDIDATES, "outputs": CANDIDATES[:, 0], "calls": tf.constant(4)}
+
+
+class Counter:
+    """Scores a candidate by a number for each token; remembers what it was given."""
+
+    def __init__(self, **values):
+        self.values = tf.constant([0.0, -1.0, *[0.0] * 8]) + tf.constant(
+            [values.get(f"t{i}", 0.0) for i in range(10)]
+        )
+
+    def score(self, inputs, candidates):
+        self.inputs, self.candidates = inputs, candidates
+        return tf.reduce_sum(tf.gather(self.values, candidates), axis=-1)
+
+
+def test_the_likeliest_a_token_is_chosen_and_ordered():
+    scorer = Counter(t5=-9.0, t7=-3.0, t8=-2.0, t9=-2.0, t4=-2.0, t3=-1.2)
+    inputs = tf.constant([[5, 1], [6, 1]])
+    found = rerank.Reranked(Writer(), scorer).infer({"inputs": inputs})
+    # row 0: (-9 - 1) / 3, (-3 - 1) / 2, (-6 - 1) / 4 with the eos that was cut off; row 1: -3 / 2, -3.4 / 3, -1
+    np.testing.assert_array_equal(found["outputs"], [[8, 9, 4, 1], [1, 0, 0, 0]])
+    np.testing.assert_array_equal(found["candidates"][0, 1], [7, 1, 0, 0])
+    np.testing.assert_allclose(found["scores"], [[-7, -4, -10], [-1, -3.4, -3]], rtol=1e-5)
+    assert int(found["calls"]) == 5
+    np.testing.assert_array_equal(scorer.inputs, inputs)
+
+
+def test_only_what_was_cut_gets_an_eos():
+    np.testing.assert_array_equal(rerank.ended(CANDIDATES[0]), [[5, 6, 1, 0], [7, 1, 0, 0], [8, 9, 4, 1]])
+
+
+def test_one_candidate_or_a_model_without_scores_is_refused():
+    writer = Writer()
+    writer.decoding = search.Settings()
+    with pytest.raises(UserError, match=r"decode\.num_candidates"):
+        rerank.Reranked(writer, Counter())
+    with pytest.raises(UserError, match="cannot score"):
+        rerank.Reranked(Writer(), Writer())
