@@ -175,8 +175,73 @@ def test_no_compression_works(features):
         ("dropout", 1.0),
         ("reveal", 1.0),
         ("decoder_layers", 0),
+        ("warm_start_steps", -1),
+        ("target_masking", 1.0),
     ],
 )
 def test_what_cannot_be_built_is_named(parameter, value):
     with pytest.raises(UserError, match="dim" if parameter == "heads" else parameter):
         make(**{parameter: value})
+
+
+def test_a_warm_start_passes_the_encodings_on_as_they_are(features):
+    """At step 0 moving the codes changes no token loss; when the warm start has ended it does."""
+    model = make(warm_start_steps=100, reveal=0.0)
+    give_birth(model)
+
+    def loss(step):
+        return float(
+            model(features, training=Training(0, tf.constant(step), tf.range(4), 4)).losses["nll"].sum
+        )
+
+    before = loss(0), loss(100)
+    means = model.bottleneck.codebook.means
+    means.assign(means + 3.0 * tf.random.stateless_normal(means.shape, [7, 7]))
+    assert loss(0) == pytest.approx(before[0], rel=1e-6)
+    assert abs(loss(100) - before[1]) > 1e-3
+
+
+def test_masked_targets_are_hidden_from_the_compressor_in_training_alone(features):
+    plain, masked = make(), make(target_masking=0.9)
+    for model in (plain, masked):
+        give_birth(model)
+    for left, right in zip(plain.variables, masked.variables, strict=True):
+        right.assign(left)
+    training = {"training": Training(0, tf.constant(20_000), tf.range(4), 4)}
+    distances = [float(m(features, **training).losses["commitment_loss"].sum) for m in (plain, masked)]
+    assert plain(features).losses["nll"].sum == masked(features).losses["nll"].sum
+    assert abs(distances[0] - distances[1]) > 1e-3
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_the_codes_depend_on_the_source_only_if_the_compressor_attends(features, attends):
+    model = make(compressor_attends=attends)
+    give_birth(model)
+    other = features | {
+        "inputs": tf.where(features["inputs"] > 1, 31 - features["inputs"], features["inputs"])
+    }
+
+    def encoded(batch):
+        memory, memory_mask = model.encode(batch["inputs"])
+        targets = model._pad_to_group(batch["targets"])
+        return model._discretise(model.tokens(targets), targets != 0, memory, memory_mask, None)[2]
+
+    assert np.allclose(encoded(features), encoded(other)) != attends
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"beam_size": 3}, {"num_candidates": 3}, {"temperature": 1.0, "num_candidates": 3}],
+    ids=["greedy", "beam", "lengths", "samples"],
+)
+def test_every_search_returns_its_candidates_the_best_first(features, settings):
+    model = make()
+    give_birth(model)
+    model.decoding = search.Settings(**settings)
+    found = model.infer({"inputs": features["inputs"]})
+    number = model.decoding.candidates
+    assert found["candidates"].shape[:2] == found["scores"].shape == (4, number)
+    np.testing.assert_array_equal(found["outputs"], found["candidates"][:, 0])
+    lengths = np.maximum(np.count_nonzero(found["candidates"], axis=-1), 1)
+    assert np.all(np.diff(found["scores"] / lengths, axis=1) <= 1e-6)
+    assert 2 <= int(found["calls"]) <= 1 + (2 * 9 + 10 + 3) // 4
