@@ -78,7 +78,8 @@ class Found(NamedTuple):
     """Finished sequences.
 
     Attributes:
-      ids: int32 [batch, candidates, steps], `end_id` from the end of each sequence on.
+      ids: int32 [batch, candidates, length], `end_id` from the end of each sequence on; as long as the longest
+        of them, or as `longest` where that is a number.
       lengths: int32 [batch, candidates], without the end.
       scores: float32 [batch, candidates], log probabilities, that of the end included.
       steps: int32 scalar, how often the step function was called.
@@ -99,6 +100,7 @@ def search(
     start_id: int,
     end_id: int,
     max_length: tf.Tensor,
+    longest: int | tf.Tensor,
     choose: Choose | None = None,
 ) -> Found:
     """Finds `settings.candidates` sequences for each example.
@@ -109,18 +111,19 @@ def search(
       state: a nest of tensors [rows, ...] of constant shape.
       sources: int32 [batch, length], what the examples are told apart by when samples are drawn.
       max_length: int32 [batch], the number of ids after which a sequence ends of itself.
+      longest: the greatest of them, or a number above: then every shape is static, as XLA needs it.
       choose: how a greedy search picks ids [rows] from logits at an index; the likeliest if None.
     """
-    batch, longest = tf.shape(sources)[0], tf.repeat(max_length, settings.width)
-    ends = {"start_id": start_id, "end_id": end_id}
+    batch = tf.shape(sources)[0]
+    bounds = {"start_id": start_id, "end_id": end_id, "longest": longest}
     if settings.temperature:
         draws = tf.repeat(line_keys(sources), settings.width)
         draws += tf.cast(tf.tile(tf.range(settings.width), [batch]), tf.uint32)
         choose = sampler(settings, draws)
     elif settings.candidates > 1:
-        return beam(step, state, settings, batch=batch, max_length=max_length, **ends)
-    rows = batch * settings.width
-    found = one_by_one(step, state, choose or likeliest, batch=rows, max_length=longest, **ends)
+        return beam(step, state, settings, batch=batch, max_length=max_length, **bounds)
+    rows, most = batch * settings.width, tf.repeat(max_length, settings.width)
+    found = one_by_one(step, state, choose or likeliest, batch=rows, max_length=most, **bounds)
     parts = (tf.reshape(part, [batch, settings.width, *part.shape[1:]]) for part in found[1:3])
     ids = tf.reshape(found.ids, [batch, settings.width, tf.shape(found.ids)[1]])
     return Found(ids, *parts, found.steps)
@@ -168,12 +171,12 @@ def one_by_one(
     start_id: int,
     end_id: int,
     max_length: tf.Tensor,
+    longest: int | tf.Tensor,
 ) -> Found:
     """Chooses one id at each step until every sequence has ended; without the axis of candidates.
 
     Arguments are as in `search`; `batch` is the number of rows, and `max_length` int32 [batch].
     """
-    longest = tf.reduce_max(max_length)
 
     def unfinished(index, ended, *_):
         return (index < longest) & ~tf.reduce_all(ended)
@@ -202,7 +205,7 @@ def one_by_one(
         state,
     )
     steps, _, _, lengths, scores, ids, _ = tf.while_loop(unfinished, body, start)
-    return Found(ids[:, :steps], lengths, scores, steps)
+    return Found(ids if isinstance(longest, int) else ids[:, :steps], lengths, scores, steps)
 
 
 def _shaped_like(start: State, values: State) -> State:
@@ -219,6 +222,7 @@ def beam(
     start_id: int,
     end_id: int,
     max_length: tf.Tensor,
+    longest: int | tf.Tensor,
 ) -> Found:
     """Keeps the `beam_size` likeliest beginnings and the `candidates` best finished sequences, the best first.
 
@@ -226,7 +230,6 @@ def beam(
     would be among its candidates. Arguments are as in `search`.
     """
     size, kept = settings.beam_size, settings.candidates
-    longest = tf.reduce_max(max_length)
     places = tf.range(longest)
 
     def ranked(scores, length):
@@ -272,7 +275,7 @@ def beam(
         state,
     )
     steps, _, _, (ids, lengths, scores), *_ = tf.while_loop(unfinished, body, start)
-    return Found(ids[:, :, :steps], lengths, scores, steps)
+    return Found(ids if isinstance(longest, int) else ids[:, :, :steps], lengths, scores, steps)
 
 
 def best_of(

@@ -31,6 +31,7 @@ def test_sequences_end_by_themselves_or_at_their_greatest_length():
         start_id=0,
         end_id=end,
         max_length=tf.constant([4, 3, 4]),
+        longest=tf.constant(4),
     )
     np.testing.assert_array_equal(found.lengths, [2, 3, 0])
     np.testing.assert_array_equal(found.ids, [[0, 1, 3], [2, 2, 2], [3, 3, 3]])
@@ -49,6 +50,7 @@ def test_a_step_sees_what_was_chosen_last_and_carries_its_state():
         start_id=0,
         end_id=9,
         max_length=tf.constant([4]),
+        longest=4,
     )
     np.testing.assert_array_equal(found.ids, [[1, 2, 4, 8]])
 
@@ -78,6 +80,7 @@ def test_a_wide_beam_finds_the_best_of_all_sequences():
         start_id=0,
         end_id=end,
         max_length=tf.constant([longest, longest]),
+        longest=longest,
     )
     for row in range(2):
         expected = all_sequences(scores[row], end, longest - 1)[:beam_size]
@@ -104,6 +107,7 @@ def test_a_beam_carries_the_state_of_the_parent():
         start_id=0,
         end_id=2,
         max_length=tf.constant([4]),
+        longest=4,
     )
     # even sums prefer 0 and odd ones 1: the likeliest of length 3 is all 0, then those that flip once
     np.testing.assert_array_equal(beams.ids[0, 0, :3], [0, 0, 0])
@@ -120,6 +124,7 @@ def test_more_candidates_than_the_beam_are_those_that_ended_elsewhere():
         start_id=0,
         end_id=2,
         max_length=tf.constant([4]),
+        longest=4,
     )
     assert sorted(found.lengths[0].numpy()) == [0, 1, 2, 3]
     for ids, length in zip(found.ids[0].numpy(), found.lengths[0].numpy(), strict=True):

@@ -4,6 +4,9 @@ A target is compressed to codes z, 2^n_c times shorter; an autoregressive predic
 bidirectional decoder P(y | z, x), all tokens at once. The latent sequence ends itself with an end code.
 """
 
+import functools
+import math
+
 import keras
 import tensorflow as tf
 
@@ -16,6 +19,8 @@ from t2t_vqem.layers.convolution import Compressor, Decompressor
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.translation import PAD_ID, TranslationModel, token_count, until_end
+
+_DECODED_SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)  # of the greatest number of latents
 
 
 @registry.models.register("latent_nat")
@@ -151,14 +156,26 @@ class LatentNAT(TranslationModel):
         memory, memory_mask = self.encode(features["inputs"])
         found = self.predict_latents(memory, memory_mask, features["inputs"])
         batch, number = tf.shape(memory)[0], self.decoding.candidates
-        rows = [batch * number, tf.shape(found.ids)[2]]
-        code_mask = tf.sequence_mask(found.lengths, rows[1])
+        most = found.ids.shape[2] or tf.shape(found.ids)[2]
+        code_mask = tf.sequence_mask(found.lengths, most)
         codes = tf.where(code_mask, found.ids, 0)
         memory, memory_mask = (tf.repeat(x, number, axis=0) for x in (memory, memory_mask))
-        outputs, scores = self.decode_codes(
-            tf.reshape(codes, rows), tf.reshape(code_mask, rows), memory, memory_mask
-        )
-        outputs = tf.reshape(outputs, [batch, number, rows[1] * self.group])
+
+        def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            rows = [batch * number, length]
+            parts = (tf.reshape(part[:, :, :length], rows) for part in (codes, code_mask))
+            outputs, scores = self.decode_codes(*parts, memory, memory_mask)
+            return tf.pad(outputs, [[0, 0], [0, (most - length) * self.group]]), scores
+
+        if isinstance(most, int):  # the smallest of a few static lengths that holds every candidate
+            lengths = sorted({math.ceil(most * share) for share in _DECODED_SHARES})
+            longer = tf.reduce_max(found.lengths) > tf.constant(lengths[:-1], tf.int32)
+            place = tf.reduce_sum(tf.cast(longer, tf.int32))
+            branches = [functools.partial(decode, length) for length in lengths]
+            outputs, scores = tf.switch_case(place, branches)
+        else:
+            outputs, scores = decode(most)
+        outputs = tf.reshape(outputs, [batch, number, most * self.group])
         scores = found.scores + tf.reshape(scores, [batch, number])
         best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)
         return best | {"calls": found.steps + 1}
@@ -175,8 +192,7 @@ class LatentNAT(TranslationModel):
     def predict_latents(self, memory: tf.Tensor, memory_mask: tf.Tensor, inputs: tf.Tensor) -> search.Found:
         """Searches for the likeliest codes given the source, as `decoding` says."""
         width = self.decoding.width
-        most = tf.cast(tf.math.ceil(self.most_tokens(memory_mask) / self.group), tf.int32)
-        longest = tf.reduce_max(most)
+        most, longest = self.most_tokens(memory_mask, self.group)
         memory, memory_mask = (tf.repeat(x, width, axis=0) for x in (memory, memory_mask))
         caches, key_values = self.predictor.start(memory, longest)
         place = positions(longest, self.dim, memory.dtype)
@@ -184,7 +200,7 @@ class LatentNAT(TranslationModel):
 
         def step(last: tf.Tensor, index: tf.Tensor, caches: list) -> tuple[tf.Tensor, list]:
             embedded = self.latent_in(self.bottleneck.embed(tf.minimum(last, self.num_codes - 1)))
-            x = tf.where(index == 0, start, tf.cast(embedded, memory.dtype)) + place[index]
+            x = tf.where(index == 0, start, tf.cast(embedded, memory.dtype)) + tf.gather(place, index)
             x, caches = self.predictor.step(x[:, None], caches, index, key_values, memory_mask)
             return self.latent_out(x[:, 0]), caches
 
@@ -196,6 +212,7 @@ class LatentNAT(TranslationModel):
             start_id=0,
             end_id=self.end_code,
             max_length=most,
+            longest=longest,
             choose=self._end_or_code,
         )
 

@@ -84,19 +84,25 @@ class AutoregressiveTransformer(TranslationModel):
         """Searches as `decoding` says, with a cache of keys and values, in one loop."""
         inputs, settings = features["inputs"], self.decoding
         memory, memory_mask = self.encode(inputs)
-        most = tf.cast(self.most_tokens(memory_mask), tf.int32)
-        longest = tf.reduce_max(most)
+        most, longest = self.most_tokens(memory_mask)
         memory, memory_mask = (tf.repeat(x, settings.width, axis=0) for x in (memory, memory_mask))
         caches, key_values = self.decoder.start(memory, longest)
         place = positions(longest, self.dim, memory.dtype)
 
         def step(last: tf.Tensor, index: tf.Tensor, caches: list) -> tuple[tf.Tensor, list]:
-            x = tf.where(index == 0, tf.zeros([], memory.dtype), self.tokens(last)) + place[index]
+            x = tf.where(index == 0, tf.zeros([], memory.dtype), self.tokens(last)) + tf.gather(place, index)
             x, caches = self.decoder.step(x[:, None], caches, index, key_values, memory_mask)
             return _without_pad(self.tokens.logits(x)), caches
 
         found = search.search(
-            step, caches, settings, sources=inputs, start_id=PAD_ID, end_id=EOS_ID, max_length=most
+            step,
+            caches,
+            settings,
+            sources=inputs,
+            start_id=PAD_ID,
+            end_id=EOS_ID,
+            max_length=most,
+            longest=longest,
         )
         ids = tf.pad(found.ids, [[0, 0], [0, 0], [0, 1]], constant_values=EOS_ID)
         places = tf.range(tf.shape(ids)[2])

@@ -1,5 +1,6 @@
 """What all translation models share: token embeddings, source encoder, checked hparams, search settings."""
 
+import math
 from typing import ClassVar
 
 import tensorflow as tf
@@ -87,9 +88,16 @@ class TranslationModel(Model):
         embedded = self.tokens.placed(self.tokens(inputs), training)
         return self.encoder(embedded, mask=mask, training=training), mask
 
-    def most_tokens(self, source_mask: tf.Tensor) -> tf.Tensor:
-        """Returns float32 [batch], the length that no output exceeds."""
-        return self.max_length_ratio * tf.reduce_sum(tf.cast(source_mask, tf.float32), axis=-1) + 10.0
+    def most_tokens(self, source_mask: tf.Tensor, group: int = 1) -> tuple[tf.Tensor, int | tf.Tensor]:
+        """Returns the lengths that no output exceeds, int32 [batch], in groups of tokens, and the greatest of them.
+
+        Where the length of the sources is static, the greatest is that of a source which fills it, a number.
+        """
+        real = tf.reduce_sum(tf.cast(source_mask, tf.float32), axis=-1)
+        most = tf.cast(tf.math.ceil((self.max_length_ratio * real + 10.0) / group), tf.int32)
+        length = source_mask.shape[1]
+        static = length is not None and math.ceil((self.max_length_ratio * length + 10.0) / group)
+        return most, static or tf.reduce_max(most)
 
     def token_losses(
         self, logits: tf.Tensor, targets: tf.Tensor, training: Training | None

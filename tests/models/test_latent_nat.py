@@ -245,3 +245,19 @@ def test_every_search_returns_its_candidates_the_best_first(features, settings):
     lengths = np.maximum(np.count_nonzero(found["candidates"], axis=-1), 1)
     assert np.all(np.diff(found["scores"] / lengths, axis=1) <= 1e-6)
     assert 2 <= int(found["calls"]) <= 1 + (2 * 9 + 10 + 3) // 4
+
+
+@pytest.mark.parametrize("settings", [{}, {"beam_size": 2, "num_candidates": 3}], ids=["greedy", "beam"])
+def test_a_compiled_search_of_static_shape_finds_the_same(features, settings):
+    model = make()
+    give_birth(model)
+    model.decoding = search.Settings(**settings)
+    signature = [tf.TensorSpec([None, None], tf.int32)]
+    plain = tf.function(lambda ids: model.infer({"inputs": ids}), input_signature=signature)(
+        features["inputs"]
+    )
+    compiled = tf.function(lambda ids: model.infer({"inputs": ids}), jit_compile=True)(features["inputs"])
+    width = plain["outputs"].shape[1]
+    np.testing.assert_array_equal(compiled["outputs"][:, :width], plain["outputs"])
+    assert not np.any(compiled["outputs"][:, width:])
+    np.testing.assert_allclose(compiled["scores"], plain["scores"], rtol=1e-4)

@@ -99,8 +99,8 @@ def test_greedy_takes_the_likeliest_token_each_time(features):
 
 
 def test_a_wide_beam_finds_the_best_of_all_short_outputs():
-    model = make(max_length_ratio=0.1)
-    model.most_tokens = lambda mask: tf.fill([tf.shape(mask)[0]], 3.0)
+    model = make()
+    model.most_tokens = lambda mask: (tf.fill([tf.shape(mask)[0]], 3), 3)
     model.decoding = search.Settings(beam_size=200, num_candidates=5)
     inputs = tf.constant([[5, 6, 1]])
     found = model.infer({"inputs": inputs})
@@ -129,3 +129,19 @@ def test_a_line_is_translated_alike_in_any_company(features):
 def test_a_bad_hparam_is_named(name, value):
     with pytest.raises(UserError, match=f"transformer.{name} is {value}"):
         registry.models.get("transformer")(VOCAB, **SMALL | {name: value})
+
+
+def test_a_compiled_search_of_static_shape_finds_the_same(features):
+    model = make()
+    inputs = features["inputs"]
+    loose = tf.function(
+        lambda ids: model.infer({"inputs": ids}), input_signature=[tf.TensorSpec([None, None], tf.int32)]
+    )
+    for settings in ({}, {"beam_size": 2}):
+        model.decoding = search.Settings(**settings)
+        compiled = tf.function(lambda ids: model.infer({"inputs": ids}), jit_compile=True)(inputs)
+        plain = model.infer({"inputs": inputs}) if settings else loose(inputs)
+        width = plain["outputs"].shape[1]
+        np.testing.assert_array_equal(compiled["outputs"][:, :width], plain["outputs"])
+        assert not np.any(compiled["outputs"][:, width:])
+        np.testing.assert_allclose(compiled["scores"], plain["scores"], rtol=1e-4)
