@@ -1,0 +1,211 @@
+"""How fast models decode: greedy with a cache, latents, and CTranslate2 beside them, taking turns in one run.
+
+    bin/_run bench.decode --source_dir=DATA --output=docs/results/decode.json
+
+Random weights, float32, two threads. Sizes: "base" (width 512, filter 2048, 8 heads, 6 + 6 layers, 32,000 pieces;
+K = 4096, n_c = 3; sentences of newstest2014) and "multi30k" (the size of gin/multi30k.gin and of its test_2016_flickr).
+Every output is as long as its reference, since random weights never end by themselves. Own models run compiled,
+ids to ids, padded to the smallest bucket. At batch 32 sentences of like length stand together, and all of them are
+as long as their references are on average. The figures are medians over sentences (or batches) and turns, beside
+the ratio to own greedy. CTranslate2's rows need that package (see requirements-dev.txt). DATA holds the folders
+newstest/ and multi30k/ of .en and .de files, gzipped or not.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+
+BOUNDARIES = (16, 24, 32, 48)
+SIZES = {
+    "base": {
+        "vocabulary": 32_000,
+        "stack": {"dim": 512, "filter_size": 2048, "heads": 8},
+        "layers": 6,
+        "latents": {"num_codes": 4096, "num_compress_steps": 3},
+        "train": [f"newstest/newstest{year}" for year in (2009, 2010, 2011, 2012)],  # of the vocabulary
+        "test": "newstest/newstest2014-deen",
+    },
+    "multi30k": {
+        "vocabulary": 4000,
+        "stack": {"dim": 256, "filter_size": 1024, "heads": 4},
+        "layers": 3,
+        "latents": {"num_codes": 256, "num_compress_steps": 2},
+        "train": ["multi30k/train"],
+        "test": "multi30k/test_2016_flickr",
+    },
+}
+Decode = Callable[[Sequence[Sequence[int]], int], object]
+
+
+def sentences(data: str, size: dict, count: int) -> list[tuple[list[int], int]]:
+    """Returns (ids of the source, length of the reference) of `count` test sentences, evenly by length."""
+    from t2t_vqem.problems import vocabulary
+    from t2t_vqem.problems.text_files import find, read_pairs
+
+    def pairs(stem: str) -> list[tuple[str, str]]:
+        folder, name = os.path.split(os.path.join(data, stem))
+        return list(read_pairs(*(find(folder, f"{name}.{side}") for side in ("en", "de"))))
+
+    text = [line for stem in size["train"] for pair in pairs(stem) for line in pair]
+    pieces = vocabulary.Vocabulary(vocabulary.train(text, size["vocabulary"]))
+    sources, references = zip(*pairs(size["test"]), strict=True)
+    both = zip(pieces.encode(sources), pieces.encode(references), strict=True)
+    kept = sorted(((s, len(r)) for s, r in both if len(s) <= BOUNDARIES[-1]), key=lambda pair: len(pair[0]))
+    return [kept[(2 * i + 1) * len(kept) // (2 * count)] for i in range(count)]
+
+
+def own(model, rows: int) -> Decode:
+    """Returns a function that decodes with a compiled `infer`; one program a bucket."""
+    import numpy as np
+    import tensorflow as tf
+
+    from t2t_vqem import fusion
+
+    def decode(inputs, length):
+        def most_tokens(mask, group=1):  # the outputs' lengths are given
+            most = tf.cast(tf.math.ceil(length / group), tf.int32)
+            return tf.fill([rows], most), math.ceil((2 * inputs.shape[1] + 10) / group)
+
+        model.most_tokens = most_tokens
+        with fusion.compiled_around(True):
+            return model.infer({"inputs": inputs})["outputs"]
+
+    compiled = tf.function(decode, jit_compile=True, autograph=False)
+
+    def run(batch: Sequence[Sequence[int]], length: int) -> object:
+        boundary = next(b for b in BOUNDARIES if len(batch[-1]) <= b)
+        inputs = np.zeros([rows, boundary], np.int32)
+        for row, ids in enumerate(batch):
+            inputs[row, : len(ids)] = ids
+        return compiled(tf.constant(inputs), tf.constant(float(length))).numpy()
+
+    return run
+
+
+def models(size: dict) -> dict:
+    """Returns the own models by name, with random weights."""
+    from t2t_vqem import registry
+
+    stack, layers, vocabulary = size["stack"], size["layers"], size["vocabulary"]
+    made = {
+        "greedy": registry.models.get("transformer")(
+            vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
+        )
+    }
+    for predictor in sorted({layers, 2}, reverse=True):
+        made[f"latent, predictor of {predictor}"] = registry.models.get("latent_nat")(
+            vocabulary,
+            encoder_layers=layers,
+            predictor_layers=predictor,
+            decoder_layers=layers,
+            **stack,
+            **size["latents"],
+        )
+    for model in made.values():
+        model.build_weights()
+    return made
+
+
+def peers(model, vocabulary: int, folder: str) -> dict[str, Decode]:
+    """Returns CTranslate2 with the weights of `model`, in its variants, or nothing where it is not installed."""
+    try:
+        import ctranslate2
+    except ImportError:
+        return {}
+    from t2t_vqem.export import ctranslate2_model
+
+    names = ["<pad>", "</s>", "<unk>", *(f"p{i}" for i in range(3, vocabulary))]
+    ctranslate2_model.save(model, names, folder, longest=BOUNDARIES[-1])
+
+    def variant(compute_type: str, beam_size: int) -> Decode:
+        translator = ctranslate2.Translator(folder, device="cpu", compute_type=compute_type, intra_threads=2)
+
+        def run(batch: Sequence[Sequence[int]], length: int) -> object:
+            return translator.translate_batch(
+                [[names[i] for i in ids[:-1]] for ids in batch],
+                beam_size=beam_size,
+                min_decoding_length=length,
+                max_decoding_length=length,
+            )
+
+        return run
+
+    return {
+        "CTranslate2 greedy": variant("float32", 1),
+        "CTranslate2 beam 4": variant("float32", 4),
+        "CTranslate2 greedy, int8": variant("int8", 1),
+    }
+
+
+def measure(
+    decoders: dict[str, Decode], batches: Sequence[tuple[list[list[int]], int]], turns: int
+) -> dict[str, float]:
+    """Returns milliseconds a batch by name; every batch is run once by each before the clock starts."""
+    for name, decode in decoders.items():
+        start = time.perf_counter()
+        for batch in batches:
+            decode(*batch)
+        print(f"  {name}: ready after {time.perf_counter() - start:.0f} s", flush=True)
+    taken = {name: [] for name in decoders}
+    for turn in range(turns):
+        for batch in batches:
+            names = list(decoders)
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                start = time.perf_counter()
+                decoders[name](*batch)
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--source_dir", required=True, help="the folder of newstest/ and multi30k/")
+    parser.add_argument("--sizes", default="base,multi30k", help="which of base and multi30k")
+    parser.add_argument("--sentences", type=int, default=16, help="sentences at batch 1")
+    parser.add_argument("--turns", type=int, default=7, help="times that each is decoded under the clock")
+    parser.add_argument("--output", help="a JSON file for the rows")
+    options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(2)
+    from t2t_vqem import config
+    from t2t_vqem.training import record
+
+    rows = []
+    for name in options.sizes.split(","):
+        size = SIZES[name]
+        ones = [([ids], length) for ids, length in sentences(options.source_dir, size, options.sentences)]
+        pool = sentences(options.source_dir, size, 32 * 4)
+        groups = [pool[i : i + 32] for i in range(0, len(pool), 32)]
+        many = [([ids for ids, _ in g], round(statistics.mean(n for _, n in g))) for g in groups]
+        made = models(size)
+        with tempfile.TemporaryDirectory() as folder:
+            others = peers(made["greedy"], size["vocabulary"], os.path.join(folder, "model"))
+            for batch_size, batches in ((1, ones), (32, many)):
+                print(f"{name}, batch {batch_size}", flush=True)
+                decoders = {key: own(model, batch_size) for key, model in made.items()} | others
+                times = measure(decoders, batches, options.turns)
+                for key, milliseconds in times.items():
+                    ratio = times["greedy"] / milliseconds
+                    row = {"size": name, "batch": batch_size, "decoder": key}
+                    rows.append(row | {"milliseconds": milliseconds, "speedup": ratio})
+                    print(f"  {key:28} {milliseconds:9.1f} ms  {ratio:5.2f} x", flush=True)
+    if options.output:
+        report = {
+            "command": "bench/decode.py",
+            "sentences": options.sentences,
+            "turns": options.turns,
+            "machine": record.machine(),
+            "rows": rows,
+        }
+        config.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
