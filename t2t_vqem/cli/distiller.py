@@ -41,7 +41,13 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.training import checkpoints, runs
 
     data_dir = metadata.data_dir
+    path = checkpoints.find(FLAGS.model_dir, FLAGS.checkpoint)
+    digest = distillation.checkpoint_digest(path)
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    if checkpoints.find(
+        FLAGS.model_dir, FLAGS.checkpoint
+    ) != path or digest != distillation.checkpoint_digest(path):
+        raise UserError(f"the checkpoint {path} changed while it was read; wait until its training has ended")
     base = run.problem
     if base.name.endswith(SUFFIX):
         raise UserError(f"{base.name} is distilled already; the teacher must be a run of the problem itself")
@@ -52,7 +58,7 @@ def main(argv: list[str]) -> None:
     teacher = {
         "model": metadata.model,
         "step": run.step,
-        "checkpoint": distillation.checkpoint_digest(checkpoints.find(FLAGS.model_dir, FLAGS.checkpoint)),
+        "checkpoint": digest,
         "decode": settings,
     }
     outputs.begin({"problem": base.name, "data": base.fingerprint(data_dir), **teacher})
