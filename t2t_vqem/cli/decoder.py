@@ -22,10 +22,11 @@ from t2t_vqem.errors import UserError
 
 flags.define("model_dir", "usr_dir", "gin_param")
 absl_flags.DEFINE_string("input", None, "the file to translate, gzipped or not; stdin if not given")
-absl_flags.DEFINE_string("output", None, "the file to write; stdout if not given")
 absl_flags.DEFINE_boolean("interactive", False, "prompt for each line, as is done when stdin is a terminal")
 FLAGS = flags.FLAGS
-if "checkpoint" not in FLAGS:  # where one process imports decoder and evaluator
+if "output" not in FLAGS:  # where one process imports decoder and evaluator
+    absl_flags.DEFINE_string("output", None, "the file to write; stdout if not given")
+if "checkpoint" not in FLAGS:
     absl_flags.DEFINE_string("checkpoint", "best", "which weights: best, latest, or the number of a step")
 
 

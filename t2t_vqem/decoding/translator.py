@@ -88,7 +88,7 @@ class Translator:
         try:
             for window in source:
                 total += len(window)
-                yield self._translate_window(window)
+                yield self.translate_window(window)
         finally:
             if count := self.truncated - before:
                 logging.warning(
@@ -96,11 +96,23 @@ class Translator:
                     count, total, self.boundaries[-1],
                 )  # fmt: skip
 
-    def _translate_window(self, window: Sequence[str]) -> list[str]:
+    def translate_window(self, window: Sequence[str]) -> list[str]:
+        """Translates lines together; `truncated` alone says how many were cut."""
         outputs = [""] * len(window)
+        for places, inputs in self.batches(window):
+            texts = self._infer(tf.constant(inputs)).numpy()
+            for place, text in zip(places, texts, strict=True):
+                outputs[place] = one_line(text.decode())
+        return outputs
+
+    def batches(self, window: Sequence[str]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yields the batches that lines become: their places in `window`, and ids int32 [rows, boundary].
+
+        A line without text is in none of them.
+        """
         buckets: dict[int, list[tuple[int, list[int]]]] = {b: [] for b in self.boundaries}
         encoded = self._vocabulary.encode([one_line(line) for line in window])
-        for index, (line, ids) in enumerate(zip(window, encoded, strict=True)):
+        for place, (line, ids) in enumerate(zip(window, encoded, strict=True)):
             if not line.strip() or len(ids) < 2:  # nothing but the eos
                 continue
             longest = self.boundaries[-1]
@@ -108,7 +120,7 @@ class Translator:
                 self.truncated += 1
                 ids = [*ids[: longest - 1], ids[-1]]
             boundary = next(b for b in self.boundaries if len(ids) <= b)
-            buckets[boundary].append((index, ids))
+            buckets[boundary].append((place, ids))
         for boundary, examples in buckets.items():
             rows = self._rows[boundary]
             for start in range(0, len(examples), rows):
@@ -116,7 +128,4 @@ class Translator:
                 inputs = np.zeros([len(batch), boundary], np.int32)
                 for row, (_, ids) in enumerate(batch):
                     inputs[row, : len(ids)] = ids
-                texts = self._infer(tf.constant(inputs)).numpy()
-                for (index, _), text in zip(batch, texts, strict=True):
-                    outputs[index] = one_line(text.decode())
-        return outputs
+                yield [place for place, _ in batch], inputs

@@ -63,7 +63,7 @@ class TranslationEvaluator:
         self._vocabulary = problem.vocabulary(data_dir)
         self._boundaries, self._batch_tokens = boundaries, batch_tokens
         sources, references = problem.texts(split, data_dir)
-        chosen = _evenly(len(sources), max_examples)
+        chosen = evenly(len(sources), max_examples)
         self.sources = [sources[i] for i in chosen]
         self.references = [references[i] for i in chosen]
         batching = Batching(batch_tokens=batch_tokens, boundaries=tuple(boundaries))
@@ -105,7 +105,7 @@ class TranslationEvaluator:
             score = self._problem.score(reconstructions, self.references)
             values["reconstruction_bleu"] = score["bleu"]
             columns["reconstruction from true latents"] = reconstructions
-        values["samples"] = markdown_table(columns, _evenly(len(self.sources), _SAMPLES))
+        values["samples"] = markdown_table(columns, evenly(len(self.sources), _SAMPLES))
         return Evaluation(values, hypotheses)
 
     def _teacher_forced(self, model: Model) -> tuple[dict[str, Value], list[str] | None]:
@@ -143,7 +143,7 @@ def _forward(model: Model, batch: dict[str, tf.Tensor]) -> tuple[dict, dict | No
     return {**output.losses, **output.metrics}, rebuilt
 
 
-def _evenly(count: int, most: int | None) -> list[int]:
+def evenly(count: int, most: int | None) -> list[int]:
     """Returns at most `most` indices below `count`, evenly spaced: a corpus is ordered by document."""
     if not most or most >= count:
         return list(range(count))
