@@ -121,7 +121,26 @@ def test_systems_take_turns_in_an_order_that_rotates(clock, pieces, sentences):
     assert all(sorted(turn) == ["a", "a", "b", "b", "c", "c"] for turn in turns)
     assert {turn[0] for turn in turns} == {"a", "b", "c"}
     batches = [name for name, rows in clock.log[before:] if rows == 32]
-    assert batches == ["a", "b", "c", "b", "c", "a", "c", "a", "b", "a", "b", "c", "b", "c", "a", "c", "a", "b"]
+    assert batches == [
+        "a",
+        "b",
+        "c",
+        "b",
+        "c",
+        "a",
+        "c",
+        "a",
+        "b",
+        "a",
+        "b",
+        "c",
+        "b",
+        "c",
+        "a",
+        "c",
+        "a",
+        "b",
+    ]
     ratios = [found[0]["latency_p50_ms"] / figures["latency_p50_ms"] for figures in found]
     assert ratios == pytest.approx([1, 2, 4])
 
@@ -140,7 +159,7 @@ def test_preparation_translates_all_in_order(clock, pieces):
     timed = system(Timed(clock), pieces, boundaries=(8, 64))
     assert timed.prepare(texts) == ["the old dogs", "", texts[2], "", "see"]
     assert timed.lines == [texts[0], texts[2], texts[4]]
-    assert sorted(sum(timed.batches, [])) == sorted(timed.lines)
+    assert sorted(line for batch in timed.batches for line in batch) == sorted(timed.lines)
 
 
 def test_no_more_is_timed_than_asked_for(clock, pieces, sentences):
