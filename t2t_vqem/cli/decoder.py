@@ -11,6 +11,7 @@ empty line; one that is too long for the model is cut, and stderr says at the en
 """
 
 import contextlib
+import itertools
 import sys
 from collections.abc import Callable, Iterable
 
@@ -20,9 +21,13 @@ from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
 
-flags.define("model_dir", "usr_dir", "gin_param", "checkpoint")
+flags.define("model_dir", "usr_dir", "gin_param", "checkpoint", "output", "rerank_model_dir")
+absl_flags.DEFINE_boolean(
+    "candidates",
+    False,
+    "print every candidate as NUMBER<tab>LOG PROBABILITY<tab>TEXT, the best of each line first",
+)
 absl_flags.DEFINE_string("input", None, "the file to translate, gzipped or not; stdin if not given")
-absl_flags.DEFINE_string("output", None, "the file to write; stdout if not given")
 absl_flags.DEFINE_boolean("interactive", False, "prompt for each line, as is done when stdin is a terminal")
 FLAGS = flags.FLAGS
 
@@ -30,7 +35,7 @@ FLAGS = flags.FLAGS
 def main(argv: list[str]) -> None:
     """Flags to library calls."""
     del argv
-    from t2t_vqem.decoding import lines
+    from t2t_vqem.decoding import lines, rerank
     from t2t_vqem.decoding.translator import WINDOW_LINES, Translator
     from t2t_vqem.training import runs
 
@@ -47,8 +52,9 @@ def main(argv: list[str]) -> None:
 
         run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, flags.configure_run())
         config = run.train_config
+        model = rerank.reranked(run, FLAGS.rerank_model_dir) if FLAGS.rerank_model_dir else run.model
         translator = Translator(
-            run.model, run.vocabulary, boundaries=config.boundaries, batch_tokens=config.batch_tokens
+            model, run.vocabulary, boundaries=config.boundaries, batch_tokens=config.batch_tokens
         )
         if whole:
             windows = lines.windows(source.lines(), WINDOW_LINES)
@@ -56,8 +62,14 @@ def main(argv: list[str]) -> None:
             windows = source.windows(1, before_wait=_prompt)
         else:
             windows = source.windows(WINDOW_LINES)
-        for outputs in translator.translate_windows(windows):
-            write(outputs)
+        if FLAGS.candidates:
+            number = itertools.count(1)
+            for window in windows:
+                found = zip(translator.candidates(window), number, strict=False)
+                write([f"{n}\t{score:.4f}\t{text}" for own, n in found for score, text in own or [(0.0, "")]])
+        else:
+            for outputs in translator.translate_windows(windows):
+                write(outputs)
         if interactive:
             print(file=sys.stderr)  # the shell's prompt goes below ours
 

@@ -1,4 +1,4 @@
-"""Scores a trained model on splits of its problem.
+"""Scores a trained model on splits of its problem, or compares several in quality and speed.
 
     bin/evaluator --model_dir=run
     bin/evaluator --model_dir=run --split=test_2016_flickr,test_2017_flickr --checkpoint=latest --latency
@@ -6,51 +6,86 @@
 Without --split, the split that the best checkpoint was chosen on. Prints a table for each split and then, as
 the last lines, one JSON object for each, in the order given; the same figures go into the run's results.json,
 under "eval/SPLIT" and "latency".
+
+    bin/evaluator --compare --split=val --output=docs/ runs/teacher runs/latent_nat
+    bin/evaluator --compare "AR beam 4=runs/teacher,decode.beam_size=4" "AR greedy=runs/teacher" \\
+        "latest=runs/latent_nat,checkpoint=latest"
+    bin/evaluator --compare "NPD 4=runs/nat,decode.num_candidates=4,rerank=runs/teacher" runs/teacher
+
+Each run is given as [NAME=]RUN[,SETTING=VALUE]..., where a setting is a gin binding for this run alone, its
+checkpoint, or rerank, the run that chooses among its candidates; the same run may stand there several times.
+--gin_param, --checkpoint and --data_dir hold for all. The runs must share the texts of the split, not the
+problem's name. They take turns on the clock, sentence by sentence, so that a noisy machine hits them alike. Prints
+one table and, as the last line, one JSON object; --output=PREFIX writes both and a picture to PREFIX.md,
+PREFIX.json and PREFIX.png, and --output=FOLDER to compare_SPLIT there. A run that fails to translate has no
+figures, and the exit status is 2 then.
 """
 
 import contextlib
 import json
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
-from absl import logging
 
 from t2t_vqem import config
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
 
-flags.define("model_dir", "split", "usr_dir", "data_dir", "gin_param")
+if TYPE_CHECKING:
+    from t2t_vqem.evaluation import comparison
+
+flags.define("model_dir", "split", "usr_dir", "data_dir", "gin_param", "checkpoint", "output")
+flags.define("rerank_model_dir")
 absl_flags.DEFINE_string("hypotheses", None, "a file to write the translations to; for one split")
 absl_flags.DEFINE_boolean("latency", False, "also time the translation of one sentence and of batches of 32")
+absl_flags.DEFINE_integer(
+    "latency_sentences",
+    100,
+    "sentences to time one by one; in batches of 32, ten times as many where there are",
+    lower_bound=1,
+)
+absl_flags.DEFINE_boolean("compare", False, "compare the runs that are named behind the flags")
 FLAGS = flags.FLAGS
-if "checkpoint" not in FLAGS:  # where one process imports decoder and evaluator
-    absl_flags.DEFINE_string("checkpoint", "best", "which weights: best, latest, or the number of a step")
 
-_LATENCY_SENTENCES = 1000
+_COMPARE_ALONE, _RUN_ALONE = ("output",), ("model_dir", "hypotheses", "latency", "rerank_model_dir")
 
 
 def main(argv: list[str]) -> None:
     """Flags to library calls."""
-    del argv
+    for name in _RUN_ALONE if FLAGS.compare else _COMPARE_ALONE:
+        if FLAGS[name].value:
+            raise UserError(f"--{name} goes {'without' if FLAGS.compare else 'with'} --compare alone")
+    if FLAGS.compare:
+        _compare(argv)
+    elif argv:
+        raise UserError(f'unexpected argument "{argv[0]}"; only --compare takes runs behind the flags')
+    else:
+        _evaluate()
+
+
+def _evaluate() -> None:
+    """Scores the run in --model_dir."""
     metadata = flags.configure_run()
 
-    from t2t_vqem.decoding import lines
+    from t2t_vqem.decoding import lines, rerank
     from t2t_vqem.evaluation import latency
-    from t2t_vqem.evaluation.translation import TranslationEvaluator
-    from t2t_vqem.training import runs
+    from t2t_vqem.evaluation.translation import TranslationEvaluator, evenly
+    from t2t_vqem.training import record, runs
 
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     splits = _splits(run.problem)
-    _check_data(run)
+    runs.check_data(run)
+    model = rerank.reranked(run, FLAGS.rerank_model_dir) if FLAGS.rerank_model_dir else run.model
     batching = {"boundaries": run.train_config.boundaries, "batch_tokens": run.train_config.batch_tokens}
     reports = []
     with contextlib.ExitStack() as stack:
         hypotheses = stack.enter_context(lines.NewFile(FLAGS.hypotheses)) if FLAGS.hypotheses else None
         for split in splits:
             evaluator = TranslationEvaluator(run.problem, metadata.data_dir, split, **batching)
-            evaluation = evaluator.evaluate_with_hypotheses(run.model)
+            evaluation = evaluator.evaluate_with_hypotheses(run.model, model)
             if hypotheses:
                 hypotheses.write(evaluation.hypotheses)
             figures = {k: v for k, v in evaluation.values.items() if k != "samples" and _is_figure(v)}
@@ -60,13 +95,71 @@ def main(argv: list[str]) -> None:
             print(f"\n{evaluation.values['samples']}\n", flush=True)
             config.update_results(FLAGS.model_dir, f"eval/{split}", figures)
     if FLAGS.latency:
-        sentences = evaluator.sources[:_LATENCY_SENTENCES]
-        times = latency.measure(run.model, run.vocabulary, sentences, boundaries=run.train_config.boundaries)
+        conditions = latency.conditions()
+        system = latency.System(
+            model,
+            run.vocabulary,
+            boundaries=run.train_config.boundaries,
+            single=FLAGS.latency_sentences,
+        )
+        timed = evenly(len(evaluator.sources), latency.BATCHED * FLAGS.latency_sentences)
+        system.prepare([evaluator.sources[i] for i in timed])
+        times = latency.measure([system])[0] | conditions
         config.update_results(FLAGS.model_dir, "latency", {"step": run.step, "split": splits[-1], **times})
-        _print_table(f"latency, sentences of {splits[-1]}", times)
+        machine = record.machine_line(times["machine"])
+        _print_table(f"latency, sentences of {splits[-1]}", times | {"machine": machine})
         reports[-1].update(times)
     for report in reports:
         print(json.dumps(report, ensure_ascii=False))
+
+
+def _compare(texts: Sequence[str]) -> None:
+    """Compares the runs that the command line names."""
+    from t2t_vqem.decoding import lines
+    from t2t_vqem.evaluation import comparison
+    from t2t_vqem.training import record
+
+    competitors = [_open(entry) for entry in comparison.parse_entries(texts)]
+    split = FLAGS.split or competitors[0].run.problem.dev_split
+    with contextlib.ExitStack() as stack:
+        files, prefix = {}, None
+        if FLAGS.output:
+            from t2t_vqem.evaluation import picture
+
+            folder = os.path.isdir(FLAGS.output) or FLAGS.output.endswith("/")
+            prefix = os.path.join(FLAGS.output, f"compare_{split}") if folder else FLAGS.output
+            for suffix in (".md", ".json"):  # begun before the work: a folder without rights is found at once
+                files[suffix] = stack.enter_context(lines.NewFile(prefix + suffix))
+        report = comparison.compare(competitors, split, single=FLAGS.latency_sentences)
+        failed = [row["name"] for row in report["runs"] if "error" in row]
+        table = comparison.markdown(report)
+        print(table, flush=True)
+        if prefix:
+            files[".md"].write([table])
+            files[".json"].write([json.dumps(report, indent=1, ensure_ascii=False)])
+            if len(failed) < len(competitors):
+                png = picture.quality_against_latency(report, record.machine_line(report["machine"]))
+                config.write_atomic(f"{prefix}.png", png)
+    print(json.dumps(report, ensure_ascii=False))
+    if failed:
+        raise UserError(f"failed to translate, and have no figures: {', '.join(failed)}; the table says why")
+
+
+def _open(entry: "comparison.Entry") -> "comparison.Competitor":
+    """Opens a run under its own configuration, which replaces that of the run before."""
+    from t2t_vqem.decoding import rerank
+    from t2t_vqem.evaluation import comparison
+    from t2t_vqem.training import runs
+
+    checkpoint = entry.checkpoint or FLAGS.checkpoint
+    try:
+        metadata = flags.configure_run(entry.model_dir, entry.bindings)
+        run = runs.open_run(entry.model_dir, checkpoint, metadata)
+        comparison.require_bindings_used(entry)
+        model = rerank.reranked(run, entry.rerank) if entry.rerank else run.model
+    except UserError as error:
+        raise UserError(f'"{entry.name}": {error}') from error
+    return comparison.Competitor(entry, run, model, checkpoint)
 
 
 def _splits(problem: Any) -> list[str]:
@@ -74,18 +167,6 @@ def _splits(problem: Any) -> list[str]:
     if FLAGS.hypotheses and len(splits) > 1:
         raise UserError(f"--hypotheses is one file, and --split names {len(splits)} splits; give one")
     return [problem.require_split(split.strip()) for split in splits]
-
-
-def _check_data(run: Any) -> None:
-    """Raises UserError if the data have another vocabulary than the run; warns if they are other data."""
-    problem, metadata = run.problem, run.metadata
-    if problem.vocabulary(metadata.data_dir).hash != run.vocabulary.hash:
-        raise UserError(
-            f'the vocabulary of {metadata.problem} in "{metadata.data_dir}" is not the one that the run in '
-            f'"{FLAGS.model_dir}" was trained with; --data_dir names another folder'
-        )
-    if problem.fingerprint(metadata.data_dir) != metadata.data_fingerprint:
-        logging.warning("the data in %s are not those that the run began with", metadata.data_dir)
 
 
 def _is_figure(value: object) -> bool:
@@ -99,4 +180,4 @@ def _print_table(title: str, figures: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    cli_main.run(main)
+    cli_main.run(main, positional="[RUN ...]")

@@ -13,7 +13,7 @@ Flags of one command alone are defined in its module through absl.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -48,6 +48,12 @@ _DEFINITIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "model_dir": (absl_flags.DEFINE_string, None, "the run: configuration, checkpoints, summaries, results"),
     "split": (absl_flags.DEFINE_string, None, "the split of the data; the problem's own choice if not given"),
     "checkpoint": (absl_flags.DEFINE_string, "best", "which weights: best, latest, or the number of a step"),
+    "output": (absl_flags.DEFINE_string, None, "the file (bin/evaluator: files) to write"),
+    "rerank_model_dir": (
+        absl_flags.DEFINE_string,
+        None,
+        "a run of transformer that chooses among the candidates of decode.num_candidates or decode.beam_size",
+    ),
     "train_steps": (
         absl_flags.DEFINE_integer,
         None,
@@ -89,27 +95,32 @@ def configure() -> None:
     config.parse(_value("gin_file") or [], _value("gin_param") or [], _value("model_dir"))
 
 
-def configure_run() -> config.RunMetadata:
+def configure_run(model_dir: str | None = None, gin_params: Sequence[str] = ()) -> config.RunMetadata:
     """Imports the code and reads the configuration of the run in --model_dir; returns its metadata.
 
     --data_dir, --usr_dir, --gin_file and --gin_param, where the command has them and they are given, come
     before what the run says. --problem and --model may repeat what the run says, but not contradict it.
 
+    Args:
+      model_dir: the run's folder, for a command that takes several; None means --model_dir.
+      gin_params: bindings for this run, which come before --gin_param.
+
     Raises:
       UserError: --model_dir is missing or holds no run; see `registry.load_usr_dir` and `config.parse_run`.
     """
-    require("model_dir")
-    run = config.read_run(FLAGS.model_dir)
+    if model_dir is None:
+        require("model_dir")
+        model_dir = FLAGS.model_dir
+    run = config.read_run(model_dir)
     for name in ("problem", "model"):
         if _value(name) and _value(name) != getattr(run, name):
             raise UserError(
-                f'model_dir "{FLAGS.model_dir}" holds a run of {name} {getattr(run, name)}, '
-                f"not {_value(name)}"
+                f'model_dir "{model_dir}" holds a run of {name} {getattr(run, name)}, not {_value(name)}'
             )
     given = {name: _value(name) for name in ("data_dir", "usr_dir") if _value(name)}
     run = dataclasses.replace(run, **given)
     registry.load_usr_dir(run.usr_dir)
-    config.parse_run(FLAGS.model_dir, _value("gin_file") or [], _value("gin_param") or [])
+    config.parse_run(model_dir, _value("gin_file") or [], [*(_value("gin_param") or []), *gin_params])
     return run
 
 

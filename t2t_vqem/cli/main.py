@@ -83,6 +83,7 @@ def command() -> None:
 def _parse(argv: list[str], main: Callable[..., Any], program: str, positional: str | None) -> list[str]:
     if "help" not in FLAGS:
         absl_flags.DEFINE_boolean("help", False, "show this help", short_name="h")
+    FLAGS.set_gnu_getopt(True)  # flags may stand behind arguments
     arguments = FLAGS(argv)[1:]
     if FLAGS.help:
         print(_help(main, program, positional))

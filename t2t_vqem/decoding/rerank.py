@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from t2t_vqem import search
 from t2t_vqem.errors import UserError
+from t2t_vqem.training import runs
+from t2t_vqem.training.runs import Run
 
 
 class Candidates(Protocol):
@@ -42,6 +44,7 @@ class Reranked:
                 "reranking needs candidates to choose from: give decode.num_candidates or decode.beam_size, "
                 "say --gin_param='decode.num_candidates = 4'"
             )
+        self.decoding = model.decoding
         self._model, self._scorer = model, scorer
 
     def infer(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -51,6 +54,21 @@ class Reranked:
         scores = self._scorer.score(features["inputs"], candidates)
         best = search.best_of(candidates, scores, self._model.decoding)
         return best | {"calls": found["calls"] + 1}
+
+
+def reranked(run: Run, model_dir: str) -> Reranked:
+    """Returns the model of `run` with the run in `model_dir` as its scorer.
+
+    Raises:
+      UserError: no such run, one of another vocabulary, or see `Reranked`.
+    """
+    scorer = runs.open_run(model_dir)
+    if scorer.vocabulary.hash != run.vocabulary.hash:
+        raise UserError(
+            f'the run in "{model_dir}" has another vocabulary than the one it is to rerank; train both on one problem, '
+            "or on NAME and NAME_distill"
+        )
+    return Reranked(run.model, scorer.model)
 
 
 def ended(tokens: tf.Tensor, eos_id: int = 1, pad_id: int = 0) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """Text in, text out: the one translation function under files, pipes, the prompt and the evaluator."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -7,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from t2t_vqem import fusion
 from t2t_vqem.decoding.lines import windows
 
 WINDOW_LINES = 4096  # lines batched together: enough to fill every bucket, few enough to answer soon
@@ -31,12 +33,46 @@ def one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+class Inference:
+    """A model's `infer` as a program: for any shape, or compiled for each, as `decode.compile` says.
+
+    The first way serves every shape with one graph: a trace of each takes seconds and runs no faster. Compiled by
+    XLA, which takes longer still, it runs about twice as fast: for a service that warms up, or a long job.
+    """
+
+    def __init__(self, model: InferenceModel):
+        decoding = getattr(model, "decoding", None)
+        self.compiled = decoding is not None and decoding.compile
+        signature = None if self.compiled else [tf.TensorSpec([None, None], tf.int32)]
+
+        def infer(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+            with fusion.compiled_around(self.compiled):
+                return dict(model.infer({"inputs": inputs}))
+
+        self._program = tf.function(
+            infer, input_signature=signature, jit_compile=self.compiled or None, autograph=False
+        )
+
+    def __call__(self, inputs: np.ndarray) -> dict[str, tf.Tensor]:
+        """Returns what `infer` does for int32 [rows, length]."""
+        rows = len(inputs)
+        if self.compiled:  # of one line or of a power of two, so that few shapes are compiled
+            padding = (1 << (rows - 1).bit_length()) - rows
+            inputs = np.pad(inputs, [[0, padding], [0, 0]])
+        found = self._program(tf.constant(inputs))
+        return {name: value[:rows] if value.shape.rank else value for name, value in found.items()}
+
+    def parameters(self, length: int) -> int:
+        """Returns how many numbers inference reads for a line of `length` tokens: not what training alone needs."""
+        program = self._program.get_concrete_function(tf.TensorSpec([1, length], tf.int32))
+        return sum(math.prod(variable.shape) for variable in program.variables)
+
+
 class Translator:
     """Translates lines with a model: exactly one output for each input, in order.
 
     A line is padded to the smallest boundary that holds it, so that what it becomes depends on the line
-    alone, not on its neighbours. One graph serves every batch shape: a trace for each takes seconds a shape
-    and runs no faster. It reads the model's variables when it runs: a translator may be kept while the model
+    alone, not on its neighbours. It reads the model's variables when it runs: a translator may be kept while the model
     goes on training.
 
     Attributes:
@@ -66,10 +102,10 @@ class Translator:
             raise ValueError(f"no batch has boundaries {list(boundaries)} and {batch_tokens} tokens")
         self._vocabulary = vocabulary
         self._rows = {b: max(1, min(batch_tokens // b, max_rows or batch_tokens)) for b in self.boundaries}
-        self._infer = tf.function(  # ids in, strings out
-            lambda inputs: vocabulary.tf_detokenize(model.infer({"inputs": inputs})["outputs"]),
-            input_signature=[tf.TensorSpec([None, None], tf.int32)],
-            autograph=False,
+        self._infer = Inference(model)
+        ids = tf.TensorSpec([None, None], tf.int32)
+        self._detokenize = tf.function(
+            lambda ids: vocabulary.tf_detokenize(ids), input_signature=[ids], autograph=False
         )
         self.truncated = 0
 
@@ -88,7 +124,7 @@ class Translator:
         try:
             for window in source:
                 total += len(window)
-                yield self._translate_window(window)
+                yield self.translate_window(window)
         finally:
             if count := self.truncated - before:
                 logging.warning(
@@ -96,11 +132,38 @@ class Translator:
                     count, total, self.boundaries[-1],
                 )  # fmt: skip
 
-    def _translate_window(self, window: Sequence[str]) -> list[str]:
+    def translate_window(self, window: Sequence[str]) -> list[str]:
+        """Translates lines together; `truncated` alone says how many were cut."""
         outputs = [""] * len(window)
+        for places, inputs in self.batches(window):
+            for place, text in zip(places, self._texts(self._infer(inputs)["outputs"]), strict=True):
+                outputs[place] = text
+        return outputs
+
+    def candidates(self, window: Sequence[str]) -> list[list[tuple[float, str]]]:
+        """Returns the candidates of each line, the best first: log probability and text; none of a blank line."""
+        found: list[list[tuple[float, str]]] = [[] for _ in window]
+        for places, inputs in self.batches(window):
+            inferred = self._infer(inputs)
+            rows, number, length = inferred["candidates"].shape
+            texts = self._texts(tf.reshape(inferred["candidates"], [rows * number, length]))
+            scores = inferred["scores"].numpy().tolist()
+            for row, place in enumerate(places):
+                own = texts[row * number : (row + 1) * number]
+                found[place] = list(zip(scores[row], own, strict=True))
+        return found
+
+    def _texts(self, ids: tf.Tensor) -> list[str]:
+        return [one_line(text.decode()) for text in self._detokenize(ids).numpy()]
+
+    def batches(self, window: Sequence[str]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yields the batches that lines become: their places in `window`, and ids int32 [rows, boundary].
+
+        A line without text is in none of them.
+        """
         buckets: dict[int, list[tuple[int, list[int]]]] = {b: [] for b in self.boundaries}
         encoded = self._vocabulary.encode([one_line(line) for line in window])
-        for index, (line, ids) in enumerate(zip(window, encoded, strict=True)):
+        for place, (line, ids) in enumerate(zip(window, encoded, strict=True)):
             if not line.strip() or len(ids) < 2:  # nothing but the eos
                 continue
             longest = self.boundaries[-1]
@@ -108,7 +171,7 @@ class Translator:
                 self.truncated += 1
                 ids = [*ids[: longest - 1], ids[-1]]
             boundary = next(b for b in self.boundaries if len(ids) <= b)
-            buckets[boundary].append((index, ids))
+            buckets[boundary].append((place, ids))
         for boundary, examples in buckets.items():
             rows = self._rows[boundary]
             for start in range(0, len(examples), rows):
@@ -116,7 +179,4 @@ class Translator:
                 inputs = np.zeros([len(batch), boundary], np.int32)
                 for row, (_, ids) in enumerate(batch):
                     inputs[row, : len(ids)] = ids
-                texts = self._infer(tf.constant(inputs)).numpy()
-                for (index, _), text in zip(batch, texts, strict=True):
-                    outputs[index] = one_line(text.decode())
-        return outputs
+                yield [place for place, _ in batch], inputs

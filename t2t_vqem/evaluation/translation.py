@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from t2t_vqem.decoding.translator import Translator, one_line
+from t2t_vqem.decoding.translator import InferenceModel, Translator, one_line
 from t2t_vqem.evaluation import codebook
 from t2t_vqem.models.model import Model
 from t2t_vqem.problems.batches import Batching
@@ -63,7 +63,7 @@ class TranslationEvaluator:
         self._vocabulary = problem.vocabulary(data_dir)
         self._boundaries, self._batch_tokens = boundaries, batch_tokens
         sources, references = problem.texts(split, data_dir)
-        chosen = _evenly(len(sources), max_examples)
+        chosen = evenly(len(sources), max_examples)
         self.sources = [sources[i] for i in chosen]
         self.references = [references[i] for i in chosen]
         batching = Batching(batch_tokens=batch_tokens, boundaries=tuple(boundaries))
@@ -76,8 +76,11 @@ class TranslationEvaluator:
         del step  # the caller's, to file the values under
         return self.evaluate_with_hypotheses(model).values
 
-    def evaluate_with_hypotheses(self, model: Model) -> Evaluation:
+    def evaluate_with_hypotheses(self, model: Model, translating: InferenceModel | None = None) -> Evaluation:
         """Translates the split and returns the figures with the translations.
+
+        Args:
+          translating: what translates in the place of `model`: one around it, say.
 
         Floats: what the problem's `score` gives (`bleu`, `chrf`, ...); `reconstruction_bleu` for a model with
         `reconstruct`; `length_ratio`, pieces of the outputs per piece of the references; every loss and
@@ -87,7 +90,10 @@ class TranslationEvaluator:
         if model is not self._model:
             self._model = model
             self._translator = Translator(
-                model, self._vocabulary, boundaries=self._boundaries, batch_tokens=self._batch_tokens
+                translating or model,
+                self._vocabulary,
+                boundaries=self._boundaries,
+                batch_tokens=self._batch_tokens,
             )
             ids = tf.TensorSpec([None, None], tf.int32)  # one graph for every batch shape, as in Translator
             self._forward = tf.function(
@@ -105,7 +111,7 @@ class TranslationEvaluator:
             score = self._problem.score(reconstructions, self.references)
             values["reconstruction_bleu"] = score["bleu"]
             columns["reconstruction from true latents"] = reconstructions
-        values["samples"] = markdown_table(columns, _evenly(len(self.sources), _SAMPLES))
+        values["samples"] = markdown_table(columns, evenly(len(self.sources), _SAMPLES))
         return Evaluation(values, hypotheses)
 
     def _teacher_forced(self, model: Model) -> tuple[dict[str, Value], list[str] | None]:
@@ -143,7 +149,7 @@ def _forward(model: Model, batch: dict[str, tf.Tensor]) -> tuple[dict, dict | No
     return {**output.losses, **output.metrics}, rebuilt
 
 
-def _evenly(count: int, most: int | None) -> list[int]:
+def evenly(count: int, most: int | None) -> list[int]:
     """Returns at most `most` indices below `count`, evenly spaced: a corpus is ordered by document."""
     if not most or most >= count:
         return list(range(count))

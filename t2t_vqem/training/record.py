@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import platform
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -114,12 +116,23 @@ class Record:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what this machine computes with: "cpu", "cores" that this process may use, "gpus"."""
+    """Returns what this machine computes with: "cpu", "cores" that this process may use, "gpus", "tpus"."""
     model = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
         model = names[0] if names else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    devices = [tf.config.experimental.get_device_details(d) for d in tf.config.list_physical_devices("GPU")]
-    return {"cpu": model, "cores": cores, "gpus": [d.get("device_name", "GPU") for d in devices]}
+    return {"cpu": model, "cores": cores, "gpus": _devices("GPU"), "tpus": _devices("TPU")}
+
+
+def _devices(kind: str) -> list[str]:
+    devices = tf.config.list_physical_devices(kind)
+    return [tf.config.experimental.get_device_details(d).get("device_name", kind) for d in devices]
+
+
+def machine_line(parts: Mapping[str, Any]) -> str:
+    """Returns what `machine` found in a few words, e.g. "2 cores of AMD EPYC, 8 x TPU"."""
+    accelerators = Counter([*parts["gpus"], *parts["tpus"]])
+    counted = [f"{count} x {name}" for name, count in accelerators.items()]
+    return ", ".join([f"{parts['cores']} cores of {parts['cpu']}", *counted])

@@ -85,15 +85,15 @@ def copy_run(tmp_path_factory):
 
 @pytest.fixture
 def call(capfdbinary):
-    """A function (module of a command, flags) -> its exit status, stdout and stderr, in this process."""
+    """A function (module of a command, arguments) -> its exit status, stdout and stderr, in this process."""
     from absl.testing import flagsaver
 
     from t2t_vqem.cli import main as cli_main
 
-    def call(module, *flags):
+    def call(module, *arguments, positional=None):
         capfdbinary.readouterr()
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_info:
-            cli_main.run(module.main, ["command", *flags])
+            cli_main.run(module.main, ["command", *arguments], positional=positional)
         out, err = capfdbinary.readouterr()
         return types.SimpleNamespace(status=exit_info.value.code, out=out.decode(), err=err.decode())
 

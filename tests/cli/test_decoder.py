@@ -118,3 +118,21 @@ def test_a_process_that_waits_for_its_answer_gets_it(copy_run):
         process.stdin.close()
         assert process.stdout.read() == b""
     assert process.returncode == 0
+
+
+def test_candidates_are_numbered_by_line(call, copy_run, stdin, monkeypatch):
+    from t2t_vqem.decoding.translator import Translator
+
+    monkeypatch.setattr("t2t_vqem.decoding.translator.WINDOW_LINES", 2)
+    found = {"the": [(-1.0, "der"), (-2.5, "die")], "": [], "old": [(-3.0, "alt")]}
+    monkeypatch.setattr(Translator, "candidates", lambda self, window: [found[line] for line in window])
+    stdin(b"the\n\nold\n")
+    done = call(decoder, f"--model_dir={copy_run.model_dir}", "--candidates")
+    assert done.out == "1\t-1.0000\tder\n1\t-2.5000\tdie\n2\t0.0000\t\n3\t-3.0000\talt\n"
+
+
+def test_a_run_that_cannot_rerank_is_refused(call, copy_run, stdin):
+    stdin(b"the\n")
+    done = call(decoder, f"--model_dir={copy_run.model_dir}", f"--rerank_model_dir={copy_run.model_dir}")
+    assert done.status == 2
+    assert "give a run of transformer" in done.err

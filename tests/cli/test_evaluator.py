@@ -3,9 +3,11 @@ import os
 
 import pytest
 import sacrebleu
+import tensorflow as tf
 
 from t2t_vqem import config
 from t2t_vqem.cli import evaluator
+from t2t_vqem.evaluation import latency
 
 
 def results(run):
@@ -41,7 +43,9 @@ def test_several_splits_and_latency(call, copy_run):
     assert first["sentences"] == 40
     assert "latency_p50_ms" not in first
     assert 0 < second["latency_p50_ms"] <= second["latency_p95_ms"]
-    assert results(copy_run)["latency"]["latency_p50_ms"] == second["latency_p50_ms"]
+    saved = results(copy_run)["latency"]
+    assert saved == {k: v for k, v in second.items() if k in saved}
+    assert saved["machine"]["cores"] >= 1
     assert {"eval/test", "eval/val"} <= results(copy_run).keys()
 
 
@@ -68,3 +72,82 @@ def test_bad_input_is_one_line_and_status_2(call, copy_run, flags, words):
     assert (done.status, done.out) == (2, "")
     (line,) = done.err.splitlines()
     assert words in line
+
+
+def compare(call, *arguments):
+    return call(evaluator, "--compare", *arguments, positional="RUN")
+
+
+def test_compare(call, copy_run, tmp_path):
+    done = compare(
+        call,
+        f"one={copy_run.model_dir}",
+        f"two={copy_run.model_dir},train.boundaries=(24, 32)",
+        "--split=test",
+        "--latency_sentences=3",
+        f"--output={tmp_path}/",
+    )
+    assert done.status == 0, done.err
+    *table, last = done.out.splitlines()
+    report = json.loads(last)
+    sources, references = copy_run.texts["test"]
+    bleu = sacrebleu.corpus_bleu(sources, [references])
+    for row, name in zip(report["runs"], ("one", "two"), strict=True):
+        assert (row["name"], row["step"], row["checkpoint"]) == (name, 42, "best")
+        assert (row["bleu"], row["bleu_brevity_penalty"]) == pytest.approx((bleu.score, bleu.bp))
+        assert 0 < row["latency_p50_ms"] <= row["latency_p95_ms"]
+        assert row["latency_sentences"] == 3
+    assert report["runs"][1]["bindings"] == ["train.boundaries = (24, 32)"]
+    assert report["split"] == "test"
+    assert table[2].startswith("| one ")
+    assert (tmp_path / "compare_test.md").read_text().splitlines() == table
+    assert json.loads((tmp_path / "compare_test.json").read_text()) == report
+    assert (tmp_path / "compare_test.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_compare_says_which_run_failed(call, copy_run, tmp_path, monkeypatch):
+    def fails(self, sentences, name):
+        raise tf.errors.ResourceExhaustedError(None, None, "no memory")
+
+    monkeypatch.setattr(latency.System, "prepare", fails)
+    done = compare(call, f"bad={copy_run.model_dir}", f"--output={tmp_path / 'out'}")
+    assert done.status == 2
+    assert done.err.splitlines()[-1].endswith("have no figures: bad; the table says why")
+    assert json.loads(done.out.splitlines()[-1])["runs"][0]["error"] == "no memory"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no runs to compare"),
+        (["/nowhere/run"], '"run": --model_dir "/nowhere/run" holds no run'),
+        (["{run}", "{run}"], 'two runs are called "model"'),
+        (["{run},checkpoint=7"], "no checkpoint of step 7"),
+        (["{run},beam_size=7"], 'no setting "beam_size"'),
+        (["{run},decode.baem_size=7"], "did you mean beam_size"),
+        (["{run},decode.beam_size=7"], "no use for the setting decode.beam_size"),
+        (["{run}", "--split=tset"], 'no split "tset" (did you mean test?)'),
+        (["{run}", "--data_dir=/nowhere"], "/nowhere"),
+        (["{run}", "--latency"], "--latency goes without --compare alone"),
+        (["{run}", "--model_dir=x"], "--model_dir goes without --compare alone"),
+        (["{run}", "--output=/dev/null/x"], "cannot write"),
+        (["{run}", "--latency_sentences=0"], "latency_sentences"),
+    ],
+)
+def test_bad_comparisons_are_one_line_and_status_2(call, copy_run, arguments, words):
+    done = compare(call, *(argument.format(run=copy_run.model_dir) for argument in arguments))
+    assert (done.status, done.out) == (2, "")
+    (line,) = done.err.splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["x"], 'unexpected argument "x"'), (["--output=x"], "--output goes with --compare")],
+)
+def test_what_only_a_comparison_takes(call, copy_run, arguments, words):
+    done = call(evaluator, f"--model_dir={copy_run.model_dir}", *arguments, positional="RUN")
+    assert (done.status, done.out) == (2, "")
+    assert words in done.err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2t_vqem import search
 from t2t_vqem.decoding.translator import Translator, one_line
 from t2t_vqem.problems import vocabulary
 
@@ -175,3 +176,39 @@ def test_settings_that_allow_no_batch(pieces, boundaries, tokens):
 def test_one_line():
     assert one_line("a\r\nb\x85c") == "a b c"
     assert one_line("a|b\u00a0c") == "a|b\u00a0c"
+
+
+class Candidates(Copy):
+    """Two candidates a line: the source, and the source without its first token."""
+
+    decoding = search.Settings(num_candidates=2)
+
+    def infer(self, features):
+        inputs = features["inputs"]
+        both = tf.stack([inputs, tf.pad(inputs[:, 1:], [[0, 0], [0, 1]])], axis=1)
+        scores = tf.stack([tf.zeros([tf.shape(inputs)[0]]), -tf.ones([tf.shape(inputs)[0]])], axis=1)
+        return {"outputs": inputs, "candidates": both, "scores": scores, "calls": tf.constant(1)}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_candidates_with_their_scores(pieces, compiled):
+    model = Candidates()
+    model.decoding = search.Settings(num_candidates=2, compile=compiled)
+    found = translator(pieces, model).candidates(["the old dogs", " ", "a red book"])
+    assert found[1] == []
+    assert [score for score, _ in found[0]] == [0.0, -1.0]
+    assert found[0][0][1] == "the old dogs"
+    assert found[2][0][1] == "a red book"
+    assert found[2][0][1].endswith(found[2][1][1])
+
+
+def test_compiled_inference_meets_few_shapes(pieces):
+    model = Candidates()
+    model.decoding = search.Settings(compile=True)
+    traced = []
+    infer = model.infer
+    model.infer = lambda features: (traced.append(features["inputs"].shape), infer(features))[1]
+    lines = translator(pieces, model, boundaries=(8,), batch_tokens=128)
+    for count in (1, 3, 4, 2, 3):
+        assert list(lines.translate(["the old"] * count)) == ["the old"] * count
+    assert [tuple(shape) for shape in traced] == [(1, 8), (4, 8), (2, 8)]

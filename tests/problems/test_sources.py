@@ -1,6 +1,7 @@
 """The problems made of published files: which files they find, and what they say when they do not."""
 
 import gzip
+import math
 import pathlib
 
 import pytest
@@ -160,6 +161,9 @@ def test_scores_carry_signatures(small):
     assert scores["bleu_signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert scores["chrf_signature"].startswith("nrefs:1|case:mixed|eff:yes|nc:6|nw:0")
     assert scores["sentences"] == 2
+    assert scores["bleu_brevity_penalty"] == 1.0
+    short = small.score(["a small"], ["a small house ."])
+    assert short["bleu_brevity_penalty"] == pytest.approx(math.exp(1 - 4 / 2))
     assert scores["references_hash"] == small.score(["x", "y"], ["A cat.", "c"])["references_hash"]
     assert scores["references_hash"] != small.score(["x", "y"], ["A cat.", "d"])["references_hash"]
     with pytest.raises(ValueError, match="1 hypotheses"):
