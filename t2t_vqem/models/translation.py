@@ -110,3 +110,9 @@ def until_end(tokens: tf.Tensor) -> tf.Tensor:
 def token_count(targets: tf.Tensor) -> tf.Tensor:
     """Returns the number of real tokens, float32."""
     return tf.reduce_sum(tf.cast(targets != PAD_ID, tf.float32))
+
+
+def without_pad(logits: tf.Tensor) -> tf.Tensor:
+    """Gives padding, which is no token, no probability; float32 [..., vocab]."""
+    logits = tf.cast(logits, tf.float32)
+    return tf.where(tf.range(logits.shape[-1]) == PAD_ID, -1e9, logits)
