@@ -147,7 +147,12 @@ problems = Registry(
 )
 models = Registry(
     "model",
-    {"latent_nat": "t2t_vqem.models.latent_nat", "transformer": "t2t_vqem.models.transformer"},
+    {
+        "latent_nat": "t2t_vqem.models.latent_nat",
+        "nat": "t2t_vqem.models.nat",
+        "nat_ctc": "t2t_vqem.models.nat_ctc",
+        "transformer": "t2t_vqem.models.transformer",
+    },
 )
 bottlenecks = Registry(
     "bottleneck", {"hard_em": "t2t_vqem.bottlenecks.em", "soft_em": "t2t_vqem.bottlenecks.em"}

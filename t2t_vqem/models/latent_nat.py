@@ -4,9 +4,6 @@ A target is compressed to codes z, 2^n_c times shorter; an autoregressive predic
 bidirectional decoder P(y | z, x), all tokens at once. The latent sequence ends itself with an end code.
 """
 
-import functools
-import math
-
 import keras
 import tensorflow as tf
 
@@ -18,9 +15,7 @@ from t2t_vqem.layers.attention import positions
 from t2t_vqem.layers.convolution import Compressor, Decompressor
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Features, ModelOutput
-from t2t_vqem.models.translation import PAD_ID, TranslationModel, token_count, until_end
-
-_DECODED_SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)  # of the greatest number of latents
+from t2t_vqem.models.translation import PAD_ID, TranslationModel, at_length, token_count, until_end
 
 
 @registry.models.register("latent_nat")
@@ -167,14 +162,7 @@ class LatentNAT(TranslationModel):
             outputs, scores = self.decode_codes(*parts, memory, memory_mask)
             return tf.pad(outputs, [[0, 0], [0, (most - length) * self.group]]), scores
 
-        if isinstance(most, int):  # the smallest of a few static lengths that holds every candidate
-            lengths = sorted({math.ceil(most * share) for share in _DECODED_SHARES})
-            longer = tf.reduce_max(found.lengths) > tf.constant(lengths[:-1], tf.int32)
-            place = tf.reduce_sum(tf.cast(longer, tf.int32))
-            branches = [functools.partial(decode, length) for length in lengths]
-            outputs, scores = tf.switch_case(place, branches)
-        else:
-            outputs, scores = decode(most)
+        outputs, scores = at_length(decode, found.lengths, most)
         outputs = tf.reshape(outputs, [batch, number, most * self.group])
         scores = found.scores + tf.reshape(scores, [batch, number])
         best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)

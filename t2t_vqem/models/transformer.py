@@ -8,7 +8,7 @@ from t2t_vqem.layers import losses
 from t2t_vqem.layers.attention import positions
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Features, ModelOutput
-from t2t_vqem.models.translation import EOS_ID, PAD_ID, TranslationModel, token_count
+from t2t_vqem.models.translation import EOS_ID, PAD_ID, TranslationModel, token_count, without_pad
 
 
 @registry.models.register("transformer")
@@ -75,7 +75,7 @@ class AutoregressiveTransformer(TranslationModel):
         batch, number, length = tf.unstack(tf.shape(candidates))
         memory, memory_mask = (tf.repeat(x, number, axis=0) for x in self.encode(inputs))
         targets = tf.reshape(candidates, [batch * number, length])
-        logits = _without_pad(self._logits(targets, memory, memory_mask, None))
+        logits = without_pad(self._logits(targets, memory, memory_mask, None))
         nll, _ = self.token_losses(logits, targets, None)
         score = -tf.reduce_sum(tf.where(targets != PAD_ID, nll, 0.0), axis=1)
         return tf.reshape(score, [batch, number])
@@ -92,7 +92,7 @@ class AutoregressiveTransformer(TranslationModel):
         def step(last: tf.Tensor, index: tf.Tensor, caches: list) -> tuple[tf.Tensor, list]:
             x = tf.where(index == 0, tf.zeros([], memory.dtype), self.tokens(last)) + tf.gather(place, index)
             x, caches = self.decoder.step(x[:, None], caches, index, key_values, memory_mask)
-            return _without_pad(self.tokens.logits(x)), caches
+            return without_pad(self.tokens.logits(x)), caches
 
         found = search.search(
             step,
@@ -119,9 +119,3 @@ class AutoregressiveTransformer(TranslationModel):
             x, mask=tf.ones_like(targets, tf.bool), memory=memory, memory_mask=memory_mask, training=training
         )
         return self.tokens.logits(x)
-
-
-def _without_pad(logits: tf.Tensor) -> tf.Tensor:
-    """Gives padding, which is no token, no probability."""
-    logits = tf.cast(logits, tf.float32)
-    return tf.where(tf.range(logits.shape[-1]) == PAD_ID, -1e9, logits)

@@ -1,7 +1,9 @@
 """What all translation models share: token embeddings, source encoder, checked hparams, search settings."""
 
+import functools
 import math
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, TypeVar
 
 import tensorflow as tf
 
@@ -14,6 +16,10 @@ from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Model
 
 PAD_ID, EOS_ID = 0, 1
+
+T = TypeVar("T")
+
+_SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)  # of the greatest length, as outputs are decoded
 
 
 class TranslationModel(Model):
@@ -110,6 +116,21 @@ class TranslationModel(Model):
         return tf.reshape(nll, tf.shape(targets)), tf.reshape(correct, tf.shape(targets))
 
 
+def at_length(decode: Callable[[int | tf.Tensor], T], needed: tf.Tensor, longest: int | tf.Tensor) -> T:
+    """Returns `decode(length)` for a length of at least `needed` [...] and at most `longest`.
+
+    Where `longest` is a number, `decode` is traced for a few static lengths, the least of which that will do is
+    chosen in the graph: what XLA compiles has no other way not to compute on padding. The results of all
+    must have one shape.
+    """
+    needed = tf.reduce_max(needed)
+    if not isinstance(longest, int):
+        return decode(needed)
+    lengths = sorted({math.ceil(longest * share) for share in _SHARES})
+    place = tf.reduce_sum(tf.cast(needed > tf.constant(lengths[:-1], tf.int32), tf.int32))
+    return tf.switch_case(place, [functools.partial(decode, length) for length in lengths])
+
+
 def until_end(tokens: tf.Tensor) -> tf.Tensor:
     """Returns bool of the shape of `tokens` [..., length]: True up to the first eos, that included."""
     return tf.cumsum(tf.cast(tokens == EOS_ID, tf.int32), axis=-1, exclusive=True) == 0
@@ -118,3 +139,9 @@ def until_end(tokens: tf.Tensor) -> tf.Tensor:
 def token_count(targets: tf.Tensor) -> tf.Tensor:
     """Returns the number of real tokens, float32."""
     return tf.reduce_sum(tf.cast(targets != PAD_ID, tf.float32))
+
+
+def without_pad(logits: tf.Tensor) -> tf.Tensor:
+    """Gives padding, which is no token, no probability; float32 [..., vocab]."""
+    logits = tf.cast(logits, tf.float32)
+    return tf.where(tf.range(logits.shape[-1]) == PAD_ID, -1e9, logits)
