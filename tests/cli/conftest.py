@@ -90,10 +90,10 @@ def call(capfdbinary):
 
     from t2t_vqem.cli import main as cli_main
 
-    def call(module, *flags):
+    def call(module, *flags, positional=None):
         capfdbinary.readouterr()
         with flagsaver.flagsaver(), pytest.raises(SystemExit) as exit_info:
-            cli_main.run(module.main, ["command", *flags])
+            cli_main.run(module.main, ["command", *flags], positional=positional)
         out, err = capfdbinary.readouterr()
         return types.SimpleNamespace(status=exit_info.value.code, out=out.decode(), err=err.decode())
 
