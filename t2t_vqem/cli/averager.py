@@ -39,11 +39,11 @@ def main(argv: list[str]) -> None:
     if argv:
         averaged = averaging.listed(argv)
         FLAGS.model_dir = averaging.run_of(averaged[max(averaged)])
-    elif FLAGS.steps:
-        averaged = averaging.listed([checkpoints.find(FLAGS.model_dir, step) for step in FLAGS.steps])
-    else:
-        averaged = averaging.last(FLAGS.model_dir, FLAGS.last)
     metadata = flags.configure_run()
+    if FLAGS.steps:
+        averaged = averaging.listed([checkpoints.find(FLAGS.model_dir, step) for step in FLAGS.steps])
+    elif not argv:
+        averaged = averaging.last(FLAGS.model_dir, FLAGS.last)
     run = runs.open_run(FLAGS.model_dir, max(averaged), metadata)
     averaging.average(list(averaged.values()), run.model)
     averaging.write_run(FLAGS.output_dir, run, averaged)

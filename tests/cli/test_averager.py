@@ -90,6 +90,7 @@ def test_checkpoints_are_chosen_by_number_step_or_path_and_need_no_data(
     ("flags", "words"),
     [
         ([], "--model_dir is missing"),
+        (["--model_dir=/nowhere"], '"/nowhere" holds no run'),
         (
             ["--model_dir={run}", "--last=4"],
             "holds 3 checkpoint(s) beside the best, and 4 are to be averaged",
