@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller")
+COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller", "averager")
 
 
 def requirements() -> list[str]:

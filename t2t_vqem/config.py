@@ -17,7 +17,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
@@ -100,7 +100,11 @@ def unused() -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class RunMetadata:
-    """What `run.json` says about a run; folders are absolute there."""
+    """What `run.json` says about a run; folders are absolute there.
+
+    Attributes:
+      averaged: for a run that bin/averager made: "checkpoints", those it is the mean of.
+    """
 
     problem: str
     model: str
@@ -109,6 +113,7 @@ class RunMetadata:
     seed: int
     vocabulary_hash: str
     data_fingerprint: str
+    averaged: dict[str, Any] | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: package_versions())
     command: str = dataclasses.field(default_factory=lambda: shlex.join(sys.argv))
     created: str = dataclasses.field(
@@ -179,13 +184,43 @@ def check_run(model_dir: str) -> None:
     """
     path = os.path.join(model_dir, CONFIG_FILE)
     there, here = _statements(_read(path)), _statements(operative())
+    for key in _differences(there, here):
+        raise UserError(
+            f'model_dir "{model_dir}" holds a checkpoint of another configuration: {key} is {there[key]} '
+            f"there and {here[key]} here; give it the same value or choose another --model_dir"
+        )
+
+
+def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
+    """Yields the bindings of what a model is, not of `SETTINGS`, that have two values."""
     for key in sorted(there.keys() & here.keys()):
         configurable = key.rsplit(".", 1)[0].rsplit("/", 1)[-1]
         if "." in key and configurable not in SETTINGS and there[key] != here[key]:
-            raise UserError(
-                f'model_dir "{model_dir}" holds a checkpoint of another configuration: {key} is {there[key]} '
-                f"there and {here[key]} here; give it the same value or choose another --model_dir"
-            )
+            yield key
+
+
+def require_one_run(model_dirs: Sequence[str]) -> None:
+    """Raises UserError unless these folders hold the same run: one folder, or copies of it.
+
+    Two trainings are two runs even where configuration and seed agree: they were not begun at the same time.
+    `train.*` may differ, for a run can go on with other values of it.
+    """
+    first, *others = dict.fromkeys(os.path.realpath(folder) for folder in model_dirs)
+    one = dataclasses.asdict(read_run(first))
+    bindings = _statements(_read(os.path.join(first, CONFIG_FILE)))
+    for folder in others:
+        other = dataclasses.asdict(read_run(folder))
+        theirs = _statements(_read(os.path.join(folder, CONFIG_FILE)))
+        named = ("problem", "model", "seed", "vocabulary_hash")
+        pairs = [(name, one[name], other[name]) for name in named]
+        pairs += [(key, bindings[key], theirs[key]) for key in _differences(bindings, theirs)]
+        pairs += [("created", one["created"], other["created"])]
+        for name, mine, yours in pairs:
+            if mine != yours:
+                raise UserError(
+                    f'"{first}" and "{folder}" are different runs: {name} is {mine} in the first and {yours} '
+                    "in the second; give checkpoints of one run"
+                )
 
 
 def read_run(model_dir: str) -> RunMetadata:

@@ -69,6 +69,12 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
         Only the training step calls it, once a step, in cross-replica context.
         """
 
+    def settle(self) -> None:
+        """Called when every float variable has become its mean over several checkpoints.
+
+        A bottleneck whose variables follow from one another makes them agree again.
+        """
+
     @abc.abstractmethod
     def embed(self, codes: tf.Tensor) -> tf.Tensor:
         """Returns float32 [..., dim], the embeddings of `codes` int [...]."""

@@ -103,7 +103,7 @@ class Codebook(keras.layers.Layer):
         counts = decay * self.counts + (1.0 - decay) * statistics["counts"]
         counts = tf.where(born, tf.maximum(counts, _FAINTEST), counts)
         sums = decay * self.sums + (1.0 - decay) * statistics["sums"]
-        means = (sums + _SMOOTHING * old) / (counts + _SMOOTHING)[:, None]
+        means = _smoothed(sums, counts, old)
 
         share = tf.reduce_sum(counts) / self.num_codes
         dead = tf.logical_or(tf.logical_not(born), counts < self.revival_threshold * share)
@@ -130,6 +130,15 @@ class Codebook(keras.layers.Layer):
         slot = tf.gather(order, tf.minimum(rank, self.num_candidates - 1))
         return revived, tf.gather(statistics["candidate_sums"], slot)
 
+    def settle(self) -> None:
+        """Moves each code to where its counts and sums say, when these are means over several checkpoints.
+
+        Its place is then the mean of its places weighted by its counts: a code that died and was revived
+        elsewhere in between had next to no count at the old place, and lies at the new one, not half-way.
+        """
+        sums, counts, old = (tf.convert_to_tensor(v) for v in (self.sums, self.counts, self.means))
+        self.means.assign(_smoothed(sums, counts, old))
+
     def usage(self) -> dict[str, tf.Tensor]:
         """Returns `perplexity`, `live_codes`, `births` (scalars) and `counts` [num_codes].
 
@@ -149,3 +158,8 @@ class Codebook(keras.layers.Layer):
             "births": tf.convert_to_tensor(self.births),
             "counts": counts,
         }
+
+
+def _smoothed(sums: tf.Tensor, counts: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """Returns the means [num_codes, dim] with Laplace smoothing towards the `old` ones."""
+    return (sums + _SMOOTHING * old) / (counts + _SMOOTHING)[:, None]

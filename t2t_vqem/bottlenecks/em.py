@@ -135,6 +135,9 @@ class HardEM(Bottleneck):
     def m_step(self, statistics: Mapping[str, tf.Tensor]) -> None:
         self.codebook.m_step(statistics)
 
+    def settle(self) -> None:
+        self.codebook.settle()
+
     def embed(self, codes: tf.Tensor) -> tf.Tensor:
         return self.codebook.embed(codes)
 

@@ -15,6 +15,7 @@ from absl import logging
 from t2t_vqem import config, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
+from t2t_vqem.errors import UserError
 
 flags.define("problem", "model", "gin_file", "gin_param", "usr_dir", "data_dir", "source_dir", "model_dir")
 flags.define("strategy", "train_steps", "seed")
@@ -89,6 +90,11 @@ def _configure() -> dict:
         FLAGS.gin_param = [*FLAGS.gin_param, f"train.train_steps = {FLAGS.train_steps}"]
     there = FLAGS.model_dir and os.path.exists(os.path.join(FLAGS.model_dir, config.RUN_FILE))
     run = config.read_run(FLAGS.model_dir) if there else None
+    if run is not None and run.averaged:
+        raise UserError(
+            f'model_dir "{FLAGS.model_dir}" holds averaged weights, which no optimizer state goes with; '
+            "go on with the run they are of, or choose another --model_dir"
+        )
     if run is not None:
         FLAGS.seed = FLAGS.seed if FLAGS["seed"].present else run.seed
         asked = {name: FLAGS[name].value for name in ("problem", "model", "seed")}

@@ -18,8 +18,10 @@ from absl import logging
 
 from t2t_vqem import config
 from t2t_vqem.errors import UserError
+from t2t_vqem.training.moving_average import MovingAverage
 
 BEST_DIR, BEST_FILE = "best", "best.json"
+_AVERAGE = "average"  # the root of the moving average's variables in a checkpoint
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _GROUPS = (keras.layers.Layer, tf.Module, keras.random.SeedGenerator)
 # Attributes in which Keras and TensorFlow list again what the others hold.
@@ -75,26 +77,37 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, tf.Variable]:
     return flat
 
 
+def kept(model_dir: str) -> dict[int, str]:
+    """Returns the paths of the whole checkpoints by step, ascending; the index of one is written last."""
+    names = glob.glob(os.path.join(glob.escape(model_dir), "ckpt-*.index"))
+    whole = {int(m[1]): name for name in names if (m := re.search(r"ckpt-(\d+)\.index$", name))}
+    return {step: whole[step].removesuffix(".index") for step in sorted(whole)}
+
+
 def latest(model_dir: str) -> str | None:
     """Returns the path of the newest whole checkpoint, or None where there is none.
 
-    The index is written last. Where TensorFlow's own note of the newest is lost or names one that is not
-    whole, the newest that is whole serves.
+    Where TensorFlow's own note of the newest is lost or names one that is not whole, the newest that is
+    whole serves.
     """
     path = tf.train.latest_checkpoint(model_dir)
     if path and os.path.exists(f"{path}.index"):
         return path
-    names = glob.glob(os.path.join(glob.escape(model_dir), "ckpt-*.index"))
-    whole = {int(m[1]): name for name in names if (m := re.search(r"ckpt-(\d+)\.index$", name))}
-    return whole[max(whole)].removesuffix(".index") if whole else None
+    return next(reversed(kept(model_dir).values()), None)
 
 
 class Best(NamedTuple):
-    """The best checkpoint kept so far."""
+    """The best checkpoint kept so far; it holds a model's weights like any other, whatever they are.
+
+    Attributes:
+      metric, value: by which it was chosen; None where it is the only one.
+      weights: what they are: "raw"; "ema", the moving average of training; "average", of checkpoints.
+    """
 
     step: int
-    metric: str
-    value: float
+    metric: str | None
+    value: float | None
+    weights: str = "raw"
 
 
 def read_best(model_dir: str) -> Best | None:
@@ -142,8 +155,7 @@ def find(model_dir: str, which: str | int = "best") -> str:
         return path
     if best and str(best.step) == str(which):
         return best_path
-    kept = tf.train.get_checkpoint_state(model_dir)
-    steps = [p.rsplit("-", 1)[-1] for p in kept.all_model_checkpoint_paths] if kept else []
+    steps = [str(step) for step in kept(model_dir)]
     steps += [f"{best.step} (the best)"] if best else []
     there = f"there are those of steps {', '.join(steps)}" if steps else "there is none at all"
     raise UserError(f'no checkpoint of step {which} in "{model_dir}"; {there}')
@@ -160,7 +172,7 @@ def restore_weights(path: str, model: keras.layers.Layer) -> int:
 
 def _restore(path: str, tree: Mapping[str, Any]) -> int:
     """Restores exactly the variables of `tree`, after a check of every name and shape."""
-    try:
+    with _reading(path):
         reader = tf.train.load_checkpoint(path)
         saved = reader.get_variable_to_shape_map()
         flat = _flat(tree)
@@ -176,9 +188,22 @@ def _restore(path: str, tree: Mapping[str, Any]) -> int:
                 raise _other(path, f"its variable {name} {tuple(saved[key])} is not in this model")
         tf.train.Checkpoint(**tree).read(path).expect_partial().assert_existing_objects_matched()
         return int(reader.get_tensor("step" + _VALUE))
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Says in one sentence that a checkpoint is damaged."""
+    try:
+        yield
     except (tf.errors.OpError, ValueError, RuntimeError, LookupError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the checkpoint {path} cannot be read; it may be damaged: {reason}") from error
+
+
+def _holds_average(path: str) -> bool:
+    with _reading(path):
+        names = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+    return any(name.startswith(f"{_AVERAGE}/") for name in names)
 
 
 def _other(path: str, difference: str) -> UserError:
@@ -205,7 +230,9 @@ def _writing(path: str) -> Iterator[None]:
 
 
 class Checkpoints:
-    """Saves and restores a training: model, optimizer, step, and the place in the data, as `ckpt-STEP`.
+    """Saves and restores a training: model, optimizer, moving average, step, and the place in the data.
+
+    A checkpoint is `ckpt-STEP`. Without a moving average it is as it was before there was such a thing.
 
     With several workers the chief saves all of it in `model_dir`, every other worker its own place in the
     data in `model_dir/worker-INDEX`, and before the chief does, so that what the chief has saved all have.
@@ -217,6 +244,7 @@ class Checkpoints:
         *,
         model: keras.layers.Layer,
         optimizer: tf.Module,
+        average: MovingAverage | None = None,
         step: tf.Variable,
         data: str,
         keep: int,
@@ -225,7 +253,9 @@ class Checkpoints:
         """`data` names the sequence of batches: a place in another means nothing. `keep`: how many stay."""
         self._model_dir = model_dir
         self._step = step
-        self._tree = {**state(model=model, optimizer=optimizer), "step": step}
+        averages = {} if average is None else {_AVERAGE: average}
+        self._tree = {**state(model=model, optimizer=optimizer, **averages), "step": step}
+        self._average = average
         self._data = tf.Variable(data, trainable=False)
         self._keep = keep
         self._worker, self._workers = pipeline
@@ -234,13 +264,26 @@ class Checkpoints:
     def restore(self) -> bool:
         """Restores the latest checkpoint's variables; returns whether there was one.
 
+        A moving average that the checkpoint does not hold starts at the weights restored; one that it holds
+        and this training does not keep is left behind. The log says so.
+
         Raises:
           UserError: it is damaged, or of another configuration.
         """
         path = latest(self._model_dir)
         if path is None:
             return False
-        _restore(path, self._tree)
+        saved = _holds_average(path)
+        if saved or self._average is None:
+            _restore(path, self._tree)
+        else:
+            _restore(path, {root: tree for root, tree in self._tree.items() if root != _AVERAGE})
+            self._average.restart()
+            logging.warning("%s holds no moving average of the weights: it starts at its weights", path)
+        if saved and self._average is None:
+            logging.warning(
+                "the moving average of the weights in %s goes no further (train.ema_decay = 0)", path
+            )
         return True
 
     def restore_position(self, iterator: tf.data.Iterator) -> bool:

@@ -1,7 +1,8 @@
 """The training step: gradient sums and sufficient statistics per replica, then one reduction and update.
 
 The replica function holds no collective, so that XLA can compile it on every device. The order of a step:
-forward, E-step, backward -> sums; all-reduce; divide by the global weight; clip by global norm; Adam; M-step.
+forward, E-step, backward -> sums; all-reduce; divide by the global weight; clip by global norm; Adam; the
+moving average of the weights; M-step.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import tensorflow as tf
 from t2t_vqem import fusion
 from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.models.model import Model
+from t2t_vqem.training.moving_average import MovingAverage
 from t2t_vqem.training.optimizer import Adam
 
 Features = Mapping[str, tf.Tensor]
@@ -28,6 +30,7 @@ class TrainStep:
         strategy: tf.distribute.Strategy,
         *,
         seed: int,
+        average: MovingAverage | None = None,
         micro_batches: int = 1,
         clip_norm: float = 1.0,
         compile: bool = False,
@@ -36,6 +39,7 @@ class TrainStep:
         """Make it under the strategy's scope, when the model has its variables.
 
         Args:
+          average: what follows the weights, if anything does.
           micro_batches: parts of a replica's rows whose gradients are added before the update.
           clip_norm: greatest global norm of the gradient; 0 means no clipping.
           compile: whether XLA compiles forward and backward.
@@ -43,6 +47,7 @@ class TrainStep:
         """
         self.model = model
         self.optimizer = optimizer
+        self.average = average
         self.strategy = strategy
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self._seed = seed
@@ -108,6 +113,8 @@ class TrainStep:
         clip = self._clip_norm / tf.maximum(norm, self._clip_norm) if self._clip_norm else 1.0
         scale = tf.math.divide_no_nan(clip, weight)
         self.optimizer.apply(self.strategy, reduced, scale, self.step)
+        if self.average is not None:
+            self.average.update(self.strategy, self.step)
         for name, bottleneck in self.model.bottlenecks.items():
             bottleneck.m_step(statistics[name])
         self.step.assign_add(1)

@@ -71,6 +71,11 @@ def numbers(values: Mapping[str, Value]) -> dict[str, float]:
     }
 
 
+def figures(values: Mapping[str, Value]) -> dict[str, float | str]:
+    """Returns the numbers of an evaluator's values, and the signatures of their metrics."""
+    return numbers(values) | {key: value for key, value in values.items() if key.endswith("_signature")}
+
+
 def clock(seconds: float) -> str:
     """Returns seconds as h:mm:ss."""
     if not math.isfinite(seconds):

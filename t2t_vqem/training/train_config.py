@@ -45,9 +45,12 @@ class TrainConfig:
       learning_rate: the highest, reached after `warmup_steps`.
       decay: "rsqrt", "cosine" (over `train_steps`) or "constant".
       clip_norm: greatest global norm of the gradient; 0 means no clipping.
+      ema_decay: of a moving average of the weights, in [0, 1), e.g. 0.999; 0 keeps none. It is evaluated beside
+        the raw weights, its values under the evaluator's name with `_ema`.
       eval_examples: at most so many examples are evaluated during training; 0 means the whole split.
       keep_last: checkpoints kept beside the best.
-      best_metric: metric of the first evaluator by which the best checkpoint is kept; "" keeps none.
+      best_metric: metric of the first evaluator by which the best checkpoint is kept, raw or averaged weights
+        as it turns out; "" keeps none.
       best_mode: whether "max" or "min" of it is best; "auto" goes by its name.
       early_stop_patience: evaluations without a new best before training ends; 0 means never.
       dtype: "float32", "bfloat16" (the Keras policy mixed_bfloat16) or "auto", the faster on the device at hand.
@@ -62,6 +65,7 @@ class TrainConfig:
     warmup_steps: int = 1000
     decay: str = "rsqrt"
     clip_norm: float = 1.0
+    ema_decay: float = 0.0
     train_steps: int = 10_000
     eval_every: int = 1000
     eval_examples: int = 0
@@ -83,10 +87,15 @@ class TrainConfig:
             value = getattr(self, name)
             known = any(type(value) is type(choice) and value == choice for choice in choices)
             _require(known, name, value, f"one of {', '.join(map(repr, choices))}")
-        for name in ("learning_rate", "clip_norm"):
+        for name, bound in {
+            "learning_rate": float("inf"),
+            "clip_norm": float("inf"),
+            "ema_decay": 1.0,
+        }.items():
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            _require(number and 0 <= value < float("inf"), name, value, "a number of at least 0")
+            wanted = "a number of at least 0" + (" and below 1" if bound == 1.0 else "")
+            _require(number and 0 <= value < bound, name, value, wanted)
         _require(isinstance(self.best_metric, str), "best_metric", self.best_metric, "a metric's name")
         lengths = self.boundaries
         whole = isinstance(lengths, list | tuple) and all(type(n) is int and n > 0 for n in lengths)

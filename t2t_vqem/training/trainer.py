@@ -1,5 +1,6 @@
 """The trainer: a problem, a model and a configuration in, a `model_dir` that says everything out."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +18,13 @@ from t2t_vqem.problems.problem import Problem
 from t2t_vqem.training import checkpoints, largest_bucket, summaries
 from t2t_vqem.training import strategy as strategies
 from t2t_vqem.training.interrupts import Interrupts
+from t2t_vqem.training.moving_average import MovingAverage
 from t2t_vqem.training.optimizer import Adam, schedule
 from t2t_vqem.training.record import Amounts, Record
 from t2t_vqem.training.step import TrainStep
 from t2t_vqem.training.train_config import TrainConfig
+
+_RAW, _EMA = "raw", "ema"
 
 
 class Evaluator(Protocol):
@@ -67,20 +71,28 @@ class Trainer:
         with self._strategy.scope(), strategies.dtype_policy(config.dtype):
             self.model = build_model()
             self.model.build_weights()
+            variables = [variable.value for variable in self.model.trainable_variables]
             self._optimizer = Adam(
                 schedule(config.learning_rate, config.warmup_steps, config.decay, config.train_steps),
-                [variable.value for variable in self.model.trainable_variables],
+                variables,
             )
+            self._average = MovingAverage(variables, config.ema_decay) if config.ema_decay else None
             self._step = TrainStep(
                 self.model,
                 self._optimizer,
                 self._strategy,
                 seed=seed,
+                average=self._average,
                 micro_batches=config.micro_batches,
                 clip_norm=config.clip_norm,
                 compile=strategies.compiles(config.compile, self._strategy),
                 pipeline=pipeline,
             )
+        # What is evaluated, and how the model comes to hold it.
+        self._weights: dict[str, Callable[[], contextlib.AbstractContextManager]]
+        self._weights = {_RAW: contextlib.nullcontext}
+        if self._average is not None:
+            self._weights[_EMA] = self._average.in_place
         replicas = self._strategy.num_replicas_in_sync // self._workers
         self._batching = Batching(
             batch_tokens=max(1, config.batch_tokens // self._workers),
@@ -93,6 +105,7 @@ class Trainer:
             model_dir,
             model=self.model,
             optimizer=self._optimizer,
+            average=self._average,
             step=self._step.step,
             data=f"{problem.name} {problem.fingerprint(data_dir)} {seed} {pipeline} {shapes}",
             keep=config.keep_last,
@@ -117,9 +130,14 @@ class Trainer:
         return self._train(self._evaluators)
 
     def evaluate(self) -> dict[str, Mapping[str, summaries.Value]]:
-        """Returns what each evaluator says of the latest weights, by its name."""
+        """Returns what each evaluator says of the latest weights, by its name; of their average, by NAME_ema."""
         self._load()
-        return {name: e.evaluate(self.model, self.step) for name, e in self._evaluators.items()}
+        values = {}
+        for weights, held in self._weights.items():
+            with held():
+                for name, evaluator in self._evaluators.items():
+                    values[_entry(name, weights)] = evaluator.evaluate(self.model, self.step)
+        return values
 
     def predict(self, dataset: tf.data.Dataset) -> Iterator[dict[str, np.ndarray]]:
         """Yields `model.infer`'s output for each example of batched features, without the rows of padding."""
@@ -288,28 +306,44 @@ class Trainer:
     def _evaluate_and_keep(self, evaluators: Mapping[str, Evaluator], interrupts: Interrupts) -> None:
         start = time.monotonic()
         evaluation: dict[str, Any] = {"step": self.step}
-        for name, evaluator in evaluators.items():
-            began = time.monotonic()
-            with interrupts.idle(alone=self._workers == 1):
-                values = evaluator.evaluate(self.model, self.step)
-            logging.info(summaries.evaluation_line(self.step, name, values, time.monotonic() - began))
-            self._events.evaluation(self.step, name, values)
-            signatures = {key: value for key, value in values.items() if key.endswith("_signature")}
-            evaluation[name] = summaries.numbers(values) | signatures
-            if name == next(iter(evaluators)):
-                self._keep_if_best(evaluation[name])
+        for weights, held in self._weights.items():
+            with held():
+                for name, evaluator in evaluators.items():
+                    name, began = _entry(name, weights), time.monotonic()
+                    with interrupts.idle(alone=self._workers == 1):
+                        values = evaluator.evaluate(self.model, self.step)
+                    seconds = time.monotonic() - began
+                    logging.info(summaries.evaluation_line(self.step, name, values, seconds))
+                    self._events.evaluation(self.step, name, values)
+                    evaluation[name] = summaries.figures(values)
+        first = next(iter(evaluators))
+        self._keep_if_best({weights: evaluation[_entry(first, weights)] for weights in self._weights})
         self._record.evaluations.append(evaluation | {"seconds": time.monotonic() - start})
         self._write_record()
 
-    def _keep_if_best(self, values: Mapping[str, float]) -> None:
+    def _keep_if_best(self, judged: Mapping[str, Mapping[str, float]]) -> None:
+        """Keeps the better of the weights `judged` at this step if it is better than the best so far."""
         metric = self.config.best_metric
         if not metric:
             return
-        if metric not in values:
-            raise UserError(f'train.best_metric: the evaluation has no "{metric}"{near(metric, values)}')
-        value, best = values[metric], checkpoints.read_best(self._model_dir)
-        comparable = best is not None and best.metric == metric
-        if math.isnan(value) or (comparable and not self.config.better(value, best.value)):
+        kept, best = checkpoints.read_best(self._model_dir), None
+        to_beat = kept if kept is not None and kept.metric == metric else None
+        for weights, values in judged.items():
+            if metric not in values:
+                raise UserError(f'train.best_metric: the evaluation has no "{metric}"{near(metric, values)}')
+            value = values[metric]
+            if math.isnan(value) or (to_beat and not self.config.better(value, to_beat.value)):
+                continue
+            to_beat = best = checkpoints.Best(self.step, metric, value, weights)
+        if best is None:
             return
-        checkpoints.keep_best(self._model_dir, self.model, checkpoints.Best(self.step, metric, value))
-        logging.info("step %d is the best so far: %s %.4g", self.step, metric, value)
+        with self._weights[best.weights]():
+            checkpoints.keep_best(self._model_dir, self.model, best)
+        logging.info(
+            "step %d is the best so far: %s %.4g (%s weights)", best.step, metric, best.value, best.weights
+        )
+
+
+def _entry(evaluator: str, weights: str) -> str:
+    """Returns the name that an evaluator's values of these weights go under."""
+    return evaluator if weights == _RAW else f"{evaluator}_{weights}"

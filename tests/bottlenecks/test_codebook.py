@@ -134,3 +134,18 @@ def test_a_revived_code_is_not_in_use_until_positions_take_it():
     batch[2] = 4.0
     book.m_step(statistics(batch, batch[:, None]))
     assert float(book.usage()["live_codes"]) == 3
+
+
+def test_a_settled_average_weighs_places_by_counts():
+    early, late = codebook([4.0, 2.0, 1e-4, 1.0]), codebook([4.0, 6.0, 1.0])
+    late.means.assign(late.means + 1.0)
+    late.sums.assign(late.counts[:, None] * late.means)
+    book = codebook([])
+    for name in ("means", "counts", "sums"):
+        values = [np.asarray(getattr(old, name)) for old in (early, late)]
+        getattr(book, name).assign(np.mean(values, axis=0))
+    book.settle()
+    weights = np.asarray([[0.5, 0.5], [0.25, 0.75], [0.0, 1.0], [1.0, 0.0]])  # the third was revived
+    expected = weights[:, :1] * early.means[:4] + weights[:, 1:] * late.means[:4]
+    np.testing.assert_allclose(book.means[:4], expected, atol=1e-3)
+    np.testing.assert_array_equal(book.born(), [True] * 4 + [False] * 4)

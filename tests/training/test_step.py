@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from t2t_vqem import registry
+from t2t_vqem.training.moving_average import MovingAverage
 from t2t_vqem.training.optimizer import Adam, schedule
 from t2t_vqem.training.step import TrainStep
 
@@ -32,7 +33,8 @@ def make(strategy=None, *, dropout=0.1, compile=False, clip_norm=1.0, **settings
         model.bottleneck.warmup_steps = 2
         variables = [variable.value for variable in model.trainable_variables]
         optimizer = Adam(schedule(1e-2, 2, "constant", 10), variables)
-        return TrainStep(model, optimizer, strategy, seed=1, clip_norm=clip_norm, compile=compile, **settings)
+        settings |= {"seed": 1, "clip_norm": clip_norm, "compile": compile}
+        return TrainStep(model, optimizer, strategy, average=MovingAverage(variables, 0.25), **settings)
 
 
 def batches(calls=2, steps=2, rows=8, length=6):
@@ -51,7 +53,9 @@ def run(step):
     moments = [moment.numpy() for moment in step.optimizer.first]
     for features in batches():
         terms = step(features)
-    return moments, terms, {variable.path: variable.numpy() for variable in step.model.variables}
+    variables = {variable.path: variable.numpy() for variable in step.model.variables}
+    averages = {f"average of {i}": variable.numpy() for i, variable in enumerate(step.average.averages)}
+    return moments, terms, variables | averages
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def one_device():
 
 
 @pytest.mark.parametrize("kind", ["two devices", "two micro-batches", "both", "XLA"])
-def test_the_same_global_batch_gives_the_same_weights_and_codebook(kind, one_device):
+def test_the_same_global_batch_gives_the_same_weights_averages_and_codebook(kind, one_device):
     """Dropout, sampled codes, revealed tokens and births included: they belong to the rows."""
     devices = [device.name for device in tf.config.list_logical_devices("CPU")]
     strategy = tf.distribute.MirroredStrategy(devices) if kind in ("two devices", "both") else None

@@ -83,11 +83,11 @@ for part in sys.argv[3:]:
     made[name] = made.get(name) or strategy.make(name)
     config = TrainConfig(
         batch_tokens=64, boundaries=(8,), steps_per_call=2, train_steps=int(steps), warmup_steps=4, eval_every=4,
-        save_every=2, log_every=100, dtype="float32",
+        save_every=2, log_every=100, dtype="float32", ema_decay=0.5,
     )
     trainer = Trainer(
         TinyProblem(), TinyModel, config, data_dir="", model_dir=os.path.join(sys.argv[1], folder),
-        strategy=made[name], evaluators={"val": Scripted([1.0, 2.0, 3.0])},
+        strategy=made[name], evaluators={"val": Scripted([1.0, 2.0, 3.0] * 2)},
     )
     trainer.train_and_evaluate()
     weights = float(sum(tf.reduce_sum(tf.abs(v)) for v in trainer.model.variables))
@@ -116,7 +116,11 @@ def finish(process):
 
 
 def saved(path):
-    names = [name for name, _ in tf.train.list_variables(path) if name.startswith(("model/", "optimizer/"))]
+    names = [
+        name
+        for name, _ in tf.train.list_variables(path)
+        if name.startswith(("model/", "optimizer/", "average/"))
+    ]
     return {name: tf.train.load_variable(path, name) for name in names}
 
 
@@ -126,6 +130,7 @@ def test_two_replicas_train_as_one_and_read_each_others_checkpoints(tmp_path):
     assert [line[:2] for line in told] == [(1, 8), (2, 4), (2, 8), (1, 10)]
     left, right = saved(str(tmp_path / "a" / "ckpt-8")), saved(str(tmp_path / "b" / "ckpt-8"))
     assert left.keys() == right.keys()
+    assert any(name.startswith("average/") for name in left)
     for name, value in left.items():
         np.testing.assert_allclose(value, right[name], rtol=1e-4, atol=1e-5, err_msg=name)
 

@@ -24,6 +24,8 @@ from t2t_vqem.training.train_config import TrainConfig
         ("compile", "yes"),
         ("compile", 1),
         ("clip_norm", -1.0),
+        ("ema_decay", 1.0),
+        ("ema_decay", True),
         ("best_metric", None),
     ],
 )

@@ -42,14 +42,17 @@ def results(made):
 
 
 def test_resume_equals_an_uninterrupted_run(make_trainer, caplog):
-    whole = make_trainer("whole", train_steps=24)
+    whole = make_trainer("whole", train_steps=24, ema_decay=0.5)
     whole.train()
     assert "starting at step 0" in logged(caplog)
-    make_trainer("parts", train_steps=12).train()
-    second = make_trainer("parts", train_steps=24)
-    second.train()
+    make_trainer("parts", train_steps=12, ema_decay=0.5).train()
+    evaluator = Bias()
+    second = make_trainer("parts", {"val": evaluator}, train_steps=24, ema_decay=0.5)
+    second.train_and_evaluate()
+    assert len(set(evaluator.seen)) == 2 * len(range(12, 25, 4))  # raw and averaged, and none as another
     assert "resumed at step 12, data position restored" in logged(caplog)
     assert second.step == 24
+    assert any(name.startswith("average/") for name in weights(second))
     assert_equal(weights(whole), weights(second))
 
 
@@ -64,7 +67,7 @@ def test_a_signal_saves_and_leaves_and_resume_goes_on_exactly(make_trainer, monk
     whole = make_trainer("whole", boundaries=(8,))
     whole.train()
 
-    parts = make_trainer("parts", boundaries=(8,))
+    parts = make_trainer("parts", boundaries=(8,), ema_decay=0.5)
     real = trainer.TrainStep.__call__
 
     def call_and_be_killed(self, features):
@@ -79,9 +82,11 @@ def test_a_signal_saves_and_leaves_and_resume_goes_on_exactly(make_trainer, monk
     assert stop.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.setattr(trainer.TrainStep, "__call__", real)
-    again = make_trainer("parts", boundaries=(8,))
+    again = make_trainer("parts", boundaries=(8,), ema_decay=0.5)
     again.train()
-    assert_equal(weights(whole), weights(again))
+    resumed = weights(again)
+    assert_equal(weights(whole), {name: resumed[name] for name in weights(whole)})
+    assert resumed.keys() > weights(whole).keys()  # a moving average, which changes nothing else
 
 
 def test_a_signal_during_evaluation_leaves_at_once_and_the_evaluation_is_made_up_for(make_quick, scripted):
@@ -102,7 +107,7 @@ def test_the_best_is_kept_apart_from_the_last(make_quick, scripted):
     evaluator = scripted([1.0, 3.0, 2.0])
     made = make_quick(evaluators={"val": evaluator}, keep_last=1)
     entry = made.train_and_evaluate()
-    assert entry["best"] == {"step": 8, "metric": "bleu", "value": 3.0}
+    assert entry["best"] == {"step": 8, "metric": "bleu", "value": 3.0, "weights": "raw"}
     assert [e["val"]["bleu"] for e in entry["evaluations"]] == [1.0, 3.0, 2.0]
     assert entry["final"]["step"] == entry["steps"] == 12
     best = checkpoints.find(made._model_dir, "best")
@@ -114,6 +119,59 @@ def test_the_best_is_kept_apart_from_the_last(make_quick, scripted):
         "ckpt-8.index",
     ]
     assert checkpoints.find(made._model_dir, "latest").endswith("ckpt-12")
+
+
+class Bias:
+    """An evaluator whose metric is `metric` of what the model's last bias holds at the time."""
+
+    def __init__(self, metric=lambda value: value):
+        self.metric, self.seen = metric, []
+
+    def evaluate(self, model, step):
+        self.seen.append(float(model.out.bias[0]))
+        return {"bleu": self.metric(self.seen[-1])}
+
+
+@pytest.mark.parametrize("better", ["raw", "ema"])
+def test_raw_and_averaged_weights_are_evaluated_and_the_better_are_kept(make_quick, better):
+    evaluator = Bias(lambda value: value if better == "raw" else 10.0 - value)
+    made = make_quick(evaluators={"val": evaluator}, ema_decay=0.5, train_steps=4)
+    entry = made.train_and_evaluate()
+    assert evaluator.seen == [2.0, 0.0]  # the step moves the weights alone, and the average stays
+    scores = [evaluator.metric(value) for value in evaluator.seen]
+    assert [entry["final"][name]["bleu"] for name in ("val", "val_ema")] == scores
+    expected = checkpoints.Best(4, "bleu", max(scores), better)
+    assert checkpoints.read_best(made._model_dir) == expected
+    assert entry["best"] == expected._asdict()
+    best = make_quick("fresh").model
+    checkpoints.restore_weights(checkpoints.find(made._model_dir, "best"), best)
+    assert float(best.out.bias[0]) == evaluator.seen[better == "ema"]
+    assert float(made.model.out.bias[0]) == 2.0
+    again = make_quick(evaluators={"val": evaluator}, ema_decay=0.5).evaluate()
+    assert {name: values["bleu"] for name, values in again.items()} == dict(
+        zip(("val", "val_ema"), scores, strict=True)
+    )
+
+
+def test_the_average_can_begin_and_end_in_the_middle(make_quick, caplog):
+    make_quick(train_steps=4).train()
+    begun = make_quick(train_steps=4, ema_decay=0.5)
+    begun.train()
+    assert any("ckpt-4 holds no moving average" in line for line in logged(caplog))
+    for variable, average in zip(begun.model.trainable_variables, begun._average.averages, strict=True):
+        np.testing.assert_array_equal(variable, average)
+    make_quick(train_steps=8, ema_decay=0.5).train()
+    make_quick(train_steps=12).train()
+    assert any("goes no further (train.ema_decay = 0)" in line for line in logged(caplog))
+    made = make_quick(train_steps=12)
+    made.train()
+    assert not any(name.startswith("average/") for name in weights(made))
+
+
+def test_a_best_without_a_word_on_its_weights_holds_raw_ones(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "best.json").write_text('{"step": 8, "metric": "bleu", "value": 3.0}')
+    assert checkpoints.read_best(str(tmp_path)) == checkpoints.Best(8, "bleu", 3.0, "raw")
 
 
 def test_less_is_better_for_a_loss(make_trainer, tiny_config):
