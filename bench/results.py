@@ -78,12 +78,14 @@ def table(rows: list[dict]) -> str:
         for split, values in entry["evaluations"].items():
             cells = [format(values[key], form) if key in values else "–" for key, form in _FIGURES.values()]
             lines.append(f"| {entry['name']} | {split} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *_made(rows)])
+
+
+def _made(rows: list[dict]) -> list[str]:
+    """Returns what BLEU is, and of each run the command, time and machine."""
     signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
-    lines += [
-        "",
-        "BLEU: sacreBLEU " + ", ".join(f"`{signature}`" for signature in sorted(signatures)) + ".",
-        "",
-    ]
+    names = ", ".join(f"`{signature}`" for signature in sorted(signatures))
+    lines = ["", f"BLEU: sacreBLEU {names}.", ""]
     for entry in rows:
         machine = f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
         steps = {values["step"] for values in entry["evaluations"].values()}
@@ -94,7 +96,27 @@ def table(rows: list[dict]) -> str:
             f"({entry['padded_tokens_per_second']:.0f} padded); figures at step {', '.join(map(str, steps))}, "
             f"the best on val."
         )
-    return "\n".join(lines)
+    return lines
+
+
+def comparison(rows: list[dict]) -> str:
+    """Returns Markdown: a line for each run and search, with BLEU on each split, then how each run was made."""
+    found: dict[tuple[str, str], dict[str, dict]] = {}
+    for entry in rows:
+        for name, values in entry["evaluations"].items():
+            split, _, searched = name.removesuffix(")").partition(" (")
+            found.setdefault((entry["name"], searched or "greedy"), {})[split] = values
+    splits = list(dict.fromkeys(split for by_split in found.values() for split in by_split))
+    details = {"BLEU from true latents": "reconstruction_bleu", "latent accuracy": "latent_accuracy"}
+    details |= {"length ratio": "length_ratio", "live codes": "live_codes"}
+    head = ["run", "search", *splits, *(f"{title}, {splits[0]}" for title in details)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for (name, searched), by_split in found.items():
+        scores = [f"{by_split[split]['bleu']:.2f}" if split in by_split else "–" for split in splits]
+        first = by_split.get(splits[0], {})
+        cells = [f"{first[key]:.3g}" if key in first else "–" for key in details.values()]
+        lines.append(f"| {name} | {searched} | " + " | ".join([*scores, *cells]) + " |")
+    return "\n".join([*lines, *_made(rows)])
 
 
 def curve(rows: list[dict]) -> str:
@@ -138,7 +160,23 @@ def step_table(report: dict) -> str:
     return "\n".join(lines)
 
 
-MAKERS = {"table": table, "curve": curve, "train_step": step_table}
+def decode_table(report: dict) -> str:
+    """Returns Markdown: the decoders of bench/decode.py, by size and batch."""
+    lines = ["| size | batch | decoder | ms a batch | speed, own greedy = 1 |", "|---|---|---|---|---|"]
+    for row in report["rows"]:
+        lines.append(
+            f"| {row['size']} | {row['batch']} | {row['decoder']} | {row['milliseconds']:.1f} | {row['speedup']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+MAKERS = {
+    "table": table,
+    "comparison": comparison,
+    "curve": curve,
+    "train_step": step_table,
+    "decode": decode_table,
+}
 
 
 def rewrite(page: str) -> str:

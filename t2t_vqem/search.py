@@ -57,6 +57,12 @@ class Settings:
         if self.temperature and self.beam_size > 1:
             raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
 
+    def __str__(self) -> str:
+        """Returns what differs from greedy search, as bindings: "beam_size=4, length_penalty=0.6"."""
+        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "compile"}
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        return ", ".join(f"{name}={value}" for name, value in changed.items() if value != defaults[name])
+
     @property
     def candidates(self) -> int:
         """How many candidates there are."""

@@ -178,3 +178,8 @@ def test_keys_tell_lines_apart_whatever_pads_them():
 def test_a_bad_setting_is_named(settings, name):
     with pytest.raises(UserError, match=f"decode.{name}"):
         search.Settings(**settings)
+
+
+def test_settings_are_named_by_what_differs_from_greedy_search():
+    assert str(search.Settings(compile=True)) == ""
+    assert str(search.Settings(length_penalty=0.6, beam_size=4)) == "beam_size=4, length_penalty=0.6"

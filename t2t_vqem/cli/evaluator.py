@@ -5,7 +5,8 @@
 
 Without --split, the split that the best checkpoint was chosen on. Prints a table for each split and then, as
 the last lines, one JSON object for each, in the order given; the same figures go into the run's results.json,
-under "eval/SPLIT" and "latency".
+under "eval/SPLIT" and "latency", or "eval/SPLIT (SEARCH)" where the search is not greedy: those of several
+searches stand side by side.
 
     bin/evaluator --compare --split=val --output=docs/ runs/teacher runs/latent_nat
     bin/evaluator --compare "AR beam 4=runs/teacher,decode.beam_size=4" "AR greedy=runs/teacher" \\
@@ -80,7 +81,9 @@ def _evaluate() -> None:
     runs.check_data(run)
     model = rerank.reranked(run, FLAGS.rerank_model_dir) if FLAGS.rerank_model_dir else run.model
     batching = {"boundaries": run.train_config.boundaries, "batch_tokens": run.train_config.batch_tokens}
-    reports = []
+    reports, searched = [], str(getattr(run.model, "decoding", ""))
+    if FLAGS.rerank_model_dir:
+        searched += f", reranked by {os.path.basename(os.path.abspath(FLAGS.rerank_model_dir))}"
     with contextlib.ExitStack() as stack:
         hypotheses = stack.enter_context(lines.NewFile(FLAGS.hypotheses)) if FLAGS.hypotheses else None
         for split in splits:
@@ -89,11 +92,12 @@ def _evaluate() -> None:
             if hypotheses:
                 hypotheses.write(evaluation.hypotheses)
             figures = {k: v for k, v in evaluation.values.items() if k != "samples" and _is_figure(v)}
-            figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, **figures}
+            figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, "search": searched, **figures}
             reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
             _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
             print(f"\n{evaluation.values['samples']}\n", flush=True)
-            config.update_results(FLAGS.model_dir, f"eval/{split}", figures)
+            name = f"{split} ({searched})" if searched else split
+            config.update_results(FLAGS.model_dir, f"eval/{name}", figures)
     if FLAGS.latency:
         conditions = latency.conditions()
         system = latency.System(
