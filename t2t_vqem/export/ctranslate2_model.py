@@ -69,7 +69,7 @@ class CTranslate2(Format):
 
     def translate(self, run: Run, folder: str, windows: Windows) -> Windows:
         """Runs CTranslate2 on a CPU, in float32, greedily, with the decoder's limits on lengths."""
-        translator = ctranslate2.Translator(folder, device="cpu", compute_type="float32")
+        translator = ctranslate2.Translator(folder, device="cpu", compute_type="float32", intra_threads=1)
         return [[self._line(translator, run, line) for line in window] for window in windows]
 
     def _line(self, translator: Any, run: Run, line: str) -> str:

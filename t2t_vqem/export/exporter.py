@@ -36,7 +36,9 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
         logging.info("writing %s of step %d", run.metadata.model, run.step)
         form.write(run, folder)
         windows, origin = sample(run)
-        logging.info("comparing its translations of %d lines (%s) with the decoder's", len(windows[0]), origin)
+        logging.info(
+            "comparing its translations of %d lines (%s) with the decoder's", len(windows[0]), origin
+        )
         compare(windows, decode(run, windows), form.translate(run, folder, windows))
         manifest = {
             "problem": run.metadata.problem,
