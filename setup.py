@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller", "averager")
+COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller", "averager", "exporter")
 
 
 def requirements() -> list[str]:
@@ -25,6 +25,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     install_requires=requirements(),
+    extras_require={"ctranslate2": ["ctranslate2>=4.8,<5"]},  # for bin/exporter --format=ctranslate2
     # A checkout's gin/ must not be installed as a top-level `gin`: it goes inside the package.
     packages=[*find_packages(include=["t2t_vqem", "t2t_vqem.*"]), "t2t_vqem.gin_files"],
     package_dir={"t2t_vqem.gin_files": "gin"},

@@ -186,7 +186,7 @@ def main() -> None:
         many = [([ids for ids, _ in g], round(statistics.mean(n for _, n in g))) for g in groups]
         made = models(size)
         with tempfile.TemporaryDirectory() as folder:
-            others = peers(made["greedy"], size["vocabulary"], os.path.join(folder, "model"))
+            others = peers(made["greedy"], size["vocabulary"], folder)
             for batch_size, batches in ((1, ones), (32, many)):
                 print(f"{name}, batch {batch_size}", flush=True)
                 decoders = {key: own(model, batch_size) for key, model in made.items()} | others

@@ -21,8 +21,7 @@ from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
 
-flags.define("model_dir", "usr_dir", "data_dir")
-absl_flags.DEFINE_string("output_dir", None, "the run directory to make; new or empty")
+flags.define("model_dir", "usr_dir", "data_dir", "output_dir")
 absl_flags.DEFINE_integer("last", None, "average the latest so many checkpoints", lower_bound=2)
 absl_flags.DEFINE_list("steps", None, "average the checkpoints of these steps")
 FLAGS = flags.FLAGS

@@ -65,6 +65,9 @@ class Vocabulary:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         return [self._processor.id_to_piece(int(i)) for i in ids]
 
+    def decode_pieces(self, pieces: Sequence[str]) -> str:
+        return self._processor.decode_pieces(list(pieces))
+
     @functools.cached_property
     def tokenizer(self) -> tensorflow_text.SentencepieceTokenizer:
         """The tokenizer in the graph; a module that is exported must hold it as an attribute."""

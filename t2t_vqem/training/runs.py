@@ -39,13 +39,18 @@ def write_run(model_dir: str, metadata: config.RunMetadata, vocabulary: Vocabula
 
 
 def open_run(
-    model_dir: str, checkpoint: str | int = "best", metadata: config.RunMetadata | None = None
+    model_dir: str,
+    checkpoint: str | int = "best",
+    metadata: config.RunMetadata | None = None,
+    *,
+    dtype: str | None = None,
 ) -> Run:
     """Returns the run in `model_dir` with the weights of one checkpoint.
 
     Args:
       checkpoint: "best" (the latest where no best is kept), "latest", or a step.
       metadata: what `cli.flags.configure_run` returned, if that has read the configuration already.
+      dtype: to compute in; the run's own `train.dtype` if None.
 
     Raises:
       UserError: no run, no such checkpoint, or one of another configuration or vocabulary.
@@ -61,7 +66,7 @@ def open_run(
     if vocabulary.hash != metadata.vocabulary_hash:
         raise UserError(f"{vocabulary_path} is not the vocabulary that the run was trained with")
     train_config = TrainConfig()
-    with strategy.dtype_policy(train_config.dtype):
+    with strategy.dtype_policy(dtype or train_config.dtype):
         model = registry.models.get(metadata.model)(vocab_size=vocabulary.size)
         model.build_weights()
     step = checkpoints.restore_weights(path, model)

@@ -1,0 +1,134 @@
+"""Exports a trained translator, and compares the export with the decoder before it takes its name."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+
+from t2t_vqem import config
+from t2t_vqem.decoding.translator import Translator
+from t2t_vqem.errors import UserError
+from t2t_vqem.export.format import Format, Windows
+from t2t_vqem.models.translation import TranslationModel
+from t2t_vqem.training.runs import Run
+
+MANIFEST = "export.json"
+_SAMPLE_LINES = 64
+_ALONE = 3  # lines of the sample that are also translated as batches of their own
+
+
+def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
+    """Writes the model of `run` to the new folder `output_dir` and returns what its `export.json` says.
+
+    Raises:
+      UserError: the model is no translator, or not of the format's kind; the folder exists and is not empty,
+        or cannot be written; the export translates a line otherwise than the decoder. Nothing is left then.
+    """
+    if not isinstance(run.model, TranslationModel):
+        raise UserError(f"{run.metadata.model} is no translation model; only those can be exported")
+    with new_folder(output_dir) as folder:
+        logging.info("writing %s of step %d", run.metadata.model, run.step)
+        form.write(run, folder)
+        windows, origin = sample(run)
+        logging.info(
+            "comparing its translations of %d lines (%s) with the decoder's", len(windows[0]), origin
+        )
+        compare(windows, decode(run, windows), form.translate(run, folder, windows))
+        manifest = {
+            "problem": run.metadata.problem,
+            "model": run.metadata.model,
+            "step": run.step,
+            "vocabulary_hash": run.vocabulary.hash,
+            "dtype": run.model.compute_dtype,
+            "decode": dataclasses.asdict(run.model.decoding),
+            "most_source_tokens": run.train_config.boundaries[-1],
+            **form.details(run),
+            "compared": {"lines": len(windows[0]), "source": origin, "different": 0},
+            "versions": config.package_versions(),
+        }
+        text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+        config.write_atomic(os.path.join(folder, MANIFEST), text)
+    return manifest
+
+
+def check_new(path: str) -> None:
+    """Raises UserError if there is something at `path` that an export would have to replace."""
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError(f'--output_dir "{path}" exists and is no empty folder; choose another')
+
+
+@contextlib.contextmanager
+def new_folder(path: str) -> Iterator[str]:
+    """Yields a folder beside `path` that is renamed to it when the block ends, or removed on an error.
+
+    Raises:
+      UserError: see `check_new`; or the folder cannot be made.
+    """
+    check_new(path)
+    path = os.path.realpath(path)
+    parent, name = os.path.split(path)
+    with _writing(path):
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(dir=parent, prefix=f".{name}.")
+    try:
+        yield temporary
+        with _writing(path):
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o777 & ~umask)  # mkdtemp makes a private folder
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # unless it has its name
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}; make room or choose another folder") from error
+
+
+def sample(run: Run) -> tuple[Windows, str]:
+    """Returns lines to compare on, as windows to be translated together, and where they are from.
+
+    Lines of the development split where the run's data are still there; and always awkward ones: blank, of
+    unknown characters, with line breaks, too long.
+    """
+    origin = "built in"
+    lines = ["A man rides a red bicycle.", "Two dogs play in the snow."]
+    with contextlib.suppress(UserError):
+        sources, _ = run.problem.texts(run.problem.dev_split, run.metadata.data_dir)
+        lines, origin = sources[:_SAMPLE_LINES], f"{run.metadata.problem} {run.problem.dev_split}"
+    longest = run.train_config.boundaries[-1]
+    awkward = ["", " \u00a0", "🙂 東京", "one\u2028two\r\n", "a\tb", f"{lines[0]} " * longest]
+    together = [*lines, *awkward]
+    return [together, *([line] for line in together[:_ALONE])], origin
+
+
+def decode(run: Run, windows: Windows) -> Windows:
+    """Translates as bin/decoder does."""
+    trained = run.train_config
+    translator = Translator(
+        run.model, run.vocabulary, boundaries=trained.boundaries, batch_tokens=trained.batch_tokens
+    )
+    return list(translator.translate_windows(windows))
+
+
+def compare(windows: Windows, expected: Windows, found: Windows) -> None:
+    """Raises UserError, naming the first line, if the export's translations are not the decoder's."""
+    sources, ours, theirs = ([line for window in w for line in window] for w in (windows, expected, found))
+    differing = [i for i, (a, b) in enumerate(zip(ours, theirs, strict=True)) if a != b]
+    if differing:
+        first = differing[0]
+        raise UserError(
+            f"the export translates {len(differing)} of {len(sources)} lines otherwise than the decoder and was "
+            f"not kept: {sources[first][:80]!r} became {theirs[first][:80]!r}, not {ours[first][:80]!r}"
+        )

@@ -1,0 +1,30 @@
+"""The contract of a format that models are exported to."""
+
+import abc
+from typing import Any
+
+from t2t_vqem.training.runs import Run
+
+Windows = list[list[str]]
+
+
+class Format(abc.ABC):
+    """How a model is written, and how what was written translates.
+
+    Attributes:
+      dtype: that the run must be opened in; None leaves it its own.
+    """
+
+    dtype: str | None = None
+
+    @abc.abstractmethod
+    def write(self, run: Run, folder: str) -> None:
+        """Writes the model into `folder`, which is empty. Raises UserError if it is not of this format's kind."""
+
+    @abc.abstractmethod
+    def translate(self, run: Run, folder: str, windows: Windows) -> Windows:
+        """Translates windows of lines with what `write` wrote, as its users would."""
+
+    @abc.abstractmethod
+    def details(self, run: Run) -> dict[str, Any]:
+        """Returns what `export.json` says about this format's files."""

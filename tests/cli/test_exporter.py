@@ -1,0 +1,77 @@
+"""bin/exporter on a small run of latent_nat whose data are gone."""
+
+import json
+import os
+
+import pytest
+import tensorflow as tf
+
+from t2t_vqem import config, registry
+from t2t_vqem.cli import decoder, exporter
+from t2t_vqem.problems import vocabulary
+from t2t_vqem.training import checkpoints, runs, strategy
+from t2t_vqem.training.train_config import TrainConfig
+
+SMALL = {"dim": 8, "filter_size": 8, "heads": 2, "num_codes": 6, "num_compress_steps": 1}
+LAYERS = {"encoder_layers": 1, "predictor_layers": 1, "decoder_layers": 1}
+CORPUS = ["A man rides a red bicycle past two dogs .", "Ein Lehrer gibt dem Kind ein rotes Buch !"]
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory):
+    bindings = [f"latent_nat.{name} = {value}" for name, value in (SMALL | LAYERS).items()]
+    config.parse([], [*bindings, "train.boundaries = (6, 16)", 'train.dtype = "bfloat16"'])
+    pieces = vocabulary.Vocabulary(vocabulary.train(CORPUS * 20, 60))
+    with strategy.dtype_policy(TrainConfig().dtype):
+        model = registry.models.get("latent_nat")(vocab_size=pieces.size)
+        model.build_weights()
+    for number, variable in enumerate(model.trainable_variables):
+        variable.assign(variable * 1.5 + 0.1 * tf.random.stateless_normal(variable.shape, [number, 1]))
+    names = {"problem": "toy_ende", "model": "latent_nat", "data_dir": "gone", "usr_dir": None, "seed": 0}
+    metadata = config.RunMetadata(**names, vocabulary_hash=pieces.hash, data_fingerprint="")
+    folder = str(tmp_path_factory.mktemp("run"))
+    runs.write_run(folder, metadata, pieces)
+    checkpoints.keep_best(folder, model, checkpoints.Best(9, "bleu", 1.0))
+    return folder
+
+
+def test_the_export_gives_what_the_decoder_prints(call, model_dir, tmp_path):
+    lines = [*CORPUS, "", "🙂", "two dogs " * 20, "a red Buch"]
+    (tmp_path / "in").write_text("\n".join(lines), encoding="utf-8")
+    flags = [f"--model_dir={model_dir}", "--gin_param=decode.beam_size = 2"]
+    done = call(exporter, *flags, f"--output_dir={tmp_path / 'new' / 'out'}")
+    assert done.status == 0, done.err
+    told = json.loads(done.out.splitlines()[-1])
+    assert told.pop("output_dir") == str(tmp_path / "new" / "out")
+    assert told == json.loads((tmp_path / "new" / "out" / "export.json").read_text(encoding="utf-8"))
+    assert (told["problem"], told["model"], told["step"]) == ("toy_ende", "latent_nat", 9)
+    assert (told["dtype"], told["decode"]["beam_size"]) == ("bfloat16", 2)
+    assert told["compared"] == {"lines": 8, "source": "built in", "different": 0}
+    assert told["vocabulary_hash"] == config.read_run(model_dir).vocabulary_hash
+    serve = tf.saved_model.load(str(tmp_path / "new" / "out")).signatures["serving_default"]
+    found = [text.decode() for text in serve(text=tf.constant(lines))["translation"].numpy()]
+    decoded = call(decoder, *flags, f"--input={tmp_path / 'in'}")
+    assert decoded.out.split("\n")[:-1] == found
+    assert len(set(found)) > 3
+
+
+def one_line_error(done, *words):
+    assert (done.status, done.out) == (2, "")
+    last = done.err.splitlines()[-1]
+    assert "error: " in last
+    assert "Traceback" not in done.err
+    for word in words:
+        assert word in last
+
+
+def test_what_users_do_wrong(call, copy_run, model_dir, tmp_path):
+    run, out = f"--model_dir={model_dir}", f"--output_dir={tmp_path / 'out'}"
+    one_line_error(call(exporter, run), "--output_dir is missing")
+    one_line_error(call(exporter, run, f"--output_dir={model_dir}"), "no empty folder", "choose another")
+    one_line_error(call(exporter, run, out, "--checkpoint=7"), "step 7", "9")
+    one_line_error(call(exporter, run, out, "--format=onnx"), "format", "saved_model")
+    one_line_error(call(exporter, run, out, "--format=ctranslate2"), "latent_nat", "only transformer")
+    one_line_error(
+        call(exporter, f"--model_dir={copy_run.model_dir}", out), "cli_copy", "no translation model"
+    )
+    assert os.listdir(tmp_path) == []
