@@ -1,8 +1,7 @@
 """The model `transformer` in the format of CTranslate2 (github.com/OpenNMT/CTranslate2), an optional package.
 
 CTranslate2 knows pieces, not text: SentencePiece, with the `vocabulary.model` that lies beside the model, stands
-before and after it. It adds the eos, and starts the target with a piece of our own: here the decoder begins with
-a vector of zeros, so that piece's embedding is zero. It and padding are never written; a bias forbids them.
+before and after it. CTranslate2 adds the eos.
 """
 
 import os
@@ -26,10 +25,7 @@ try:
 except ImportError:
     ctranslate2 = None
 
-# No piece of SentencePiece's ends in its mark of a space, so none is called so.
-_START = "<start>▁"
 _NEVER = -1e9
-_NORM_EPSILON = 1e-6
 _LEAST_POSITIONS = 1024  # CTranslate2 reads so many source tokens unless it is told otherwise
 
 
@@ -55,13 +51,13 @@ class CTranslate2(Format):
             )
         run.model.decoding = search.Settings()
         spec = _spec(run.model, run.train_config.boundaries[-1])
-        pieces = [*run.vocabulary.pieces(range(run.vocabulary.size)), _START]
+        pieces = run.vocabulary.pieces(range(run.vocabulary.size))
         spec.register_source_vocabulary(pieces)
         spec.register_target_vocabulary(pieces)
         spec.config.unk_token, spec.config.eos_token = pieces[UNK_ID], pieces[EOS_ID]
-        spec.config.bos_token = spec.config.decoder_start_token = _START
+        spec.config.decoder_start_token = pieces[EOS_ID]  # in name only: the decoder starts from zeros
         spec.config.add_source_eos = True
-        spec.config.layer_norm_epsilon = _NORM_EPSILON
+        spec.config.layer_norm_epsilon = run.model.encoder.norm.epsilon
         spec.validate()
         spec.optimize()
         spec.save(folder)
@@ -102,17 +98,18 @@ def _spec(model: AutoregressiveTransformer, longest: int) -> Any:
     spec = ctranslate2.specs.TransformerSpec.from_config(
         (len(model.encoder.blocks), len(model.decoder.blocks)), model.encoder.heads
     )
-    table = _array(model.tokens.table)
-    table = np.concatenate([table, np.zeros([1, model.dim], np.float32)])
     places = max(_LEAST_POSITIONS, _most_tokens(model, longest) + 1)
     encodings = positions(places, model.dim, np.float32).numpy()
     for part in (spec.encoder, spec.decoder):
         part.scale_embeddings = True
         part.position_encodings.encodings = encodings
-    spec.encoder.embeddings[0].weight = spec.decoder.embeddings.weight = table
-    spec.decoder.projection.weight = table
+    spec.decoder.start_from_zero_embedding = True
+    table = _array(model.tokens.table)
+    spec.encoder.embeddings[0].weight = spec.decoder.embeddings.weight = spec.decoder.projection.weight = (
+        table
+    )
     spec.decoder.projection.bias = np.zeros([len(table)], np.float32)
-    spec.decoder.projection.bias[[PAD_ID, len(table) - 1]] = _NEVER
+    spec.decoder.projection.bias[PAD_ID] = _NEVER  # padding is no token
     _set_stack(spec.encoder, model.encoder)
     _set_stack(spec.decoder, model.decoder)
     return spec
