@@ -35,6 +35,7 @@ class CTranslate2(Format):
     CTranslate2 searches by settings of its own, given at each call, so those of the run are not part of it.
     """
 
+    name = "ctranslate2"
     dtype = "float32"
 
     def __init__(self):
