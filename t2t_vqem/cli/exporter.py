@@ -5,9 +5,9 @@
     bin/exporter --model_dir=run --output_dir=served --format=ctranslate2       # the model `transformer` alone
 
 saved_model: strings in, strings out; TensorFlow and tensorflow-text run it. ctranslate2: pieces in, pieces out,
-for the library of that name. Before it is given its name, the export translates a sample, in a new process that
-does not know this package, and must give the decoder's text. export.json in the folder says what it is and what
-was compared; the last line of stdout is the same, as one JSON object.
+for the library of that name. Before it is given its name, the export translates a sample (a SavedModel in a new
+process that does not know this package) and must give the decoder's text. export.json in the folder says what it
+is and what was compared; the last line of stdout is the same, as one JSON object.
 """
 
 import json

@@ -27,7 +27,6 @@ except ImportError:
     ctranslate2 = None
 
 _NEVER = -1e9
-_NORM_EPSILON = 1e-6
 _LEAST_POSITIONS = 1024  # CTranslate2 reads so many source tokens unless it is told otherwise
 
 
@@ -37,6 +36,7 @@ class CTranslate2(Format):
     CTranslate2 searches by settings of its own, given at each call, so those of the run are not part of it.
     """
 
+    name = "ctranslate2"
     dtype = "float32"
 
     def __init__(self):
@@ -94,7 +94,7 @@ def save(model: AutoregressiveTransformer, pieces: Sequence[str], folder: str, l
     spec.config.unk_token, spec.config.eos_token = pieces[UNK_ID], pieces[EOS_ID]
     spec.config.decoder_start_token = pieces[EOS_ID]  # in name only: the decoder starts from zeros
     spec.config.add_source_eos = True
-    spec.config.layer_norm_epsilon = _NORM_EPSILON
+    spec.config.layer_norm_epsilon = model.encoder.norm.epsilon
     spec.validate()
     spec.optimize()
     spec.save(folder)

@@ -41,6 +41,7 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
         )
         compare(windows, decode(run, windows), form.translate(run, folder, windows))
         manifest = {
+            "format": form.name,
             "problem": run.metadata.problem,
             "model": run.metadata.model,
             "step": run.step,

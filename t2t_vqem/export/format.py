@@ -12,9 +12,11 @@ class Format(abc.ABC):
     """How a model is written, and how what was written translates.
 
     Attributes:
+      name: what --format calls it.
       dtype: that the run must be opened in; None leaves it its own.
     """
 
+    name: str
     dtype: str | None = None
 
     @abc.abstractmethod

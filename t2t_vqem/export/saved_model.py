@@ -29,6 +29,8 @@ class SavedModel(Format):
     decoder's text: under bfloat16 another type changes a line in thirteen, another batch one in some hundreds.
     """
 
+    name = "saved_model"
+
     def write(self, run: Run, folder: str) -> None:
         config = run.train_config
         module = service(

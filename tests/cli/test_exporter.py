@@ -44,7 +44,8 @@ def test_the_export_gives_what_the_decoder_prints(call, model_dir, tmp_path):
     told = json.loads(done.out.splitlines()[-1])
     assert told.pop("output_dir") == str(tmp_path / "new" / "out")
     assert told == json.loads((tmp_path / "new" / "out" / "export.json").read_text(encoding="utf-8"))
-    assert (told["problem"], told["model"], told["step"]) == ("toy_ende", "latent_nat", 9)
+    assert (told["format"], told["step"]) == ("saved_model", 9)
+    assert (told["problem"], told["model"]) == ("toy_ende", "latent_nat")
     assert (told["dtype"], told["decode"]["beam_size"]) == ("bfloat16", 2)
     assert told["compared"] == {"lines": 8, "source": "built in", "different": 0}
     assert told["vocabulary_hash"] == config.read_run(model_dir).vocabulary_hash

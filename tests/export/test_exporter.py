@@ -15,6 +15,8 @@ from t2t_vqem.export.format import Format
 class Constant(Format):
     """Writes one file and translates everything alike."""
 
+    name = "constant"
+
     def write(self, run, folder):
         with open(os.path.join(folder, "model"), "w", encoding="utf-8") as file:
             file.write("weights")
