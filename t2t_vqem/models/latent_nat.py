@@ -41,7 +41,6 @@ class LatentNAT(TranslationModel):
         label_smoothing: float = 0.0,
         reveal: float = 0.9,
         reveal_steps: int = 10_000,
-        warm_start_steps: int = 0,
         target_masking: float = 0.0,
         compressor_attends: bool = False,
         max_length_ratio: float = 2.0,
@@ -54,8 +53,6 @@ class LatentNAT(TranslationModel):
           num_compress_steps: n_c; a latent stands for 2^n_c target tokens.
           reveal: share of the decoder's inputs that are true target embeddings at step 0, annealed linearly
             to none at `reveal_steps`.
-          warm_start_steps: until this step a share of the latents, at first all of them and then linearly fewer,
-            pass on as they are, not quantised (Kaiser et al. 2018, arXiv 1803.03382).
           target_masking: share of the target tokens that the compressor does not see in training.
           compressor_attends: whether the compressor also reads the source; no gain in the paper (section 4).
           max_length_ratio: no output is longer than this times the source, plus 10 tokens.
@@ -75,13 +72,11 @@ class LatentNAT(TranslationModel):
         )
         self.require_whole(1, predictor_layers=predictor_layers, decoder_layers=decoder_layers)
         self.require_whole(0, num_compress_steps=num_compress_steps, reveal_steps=reveal_steps)
-        self.require_whole(0, warm_start_steps=warm_start_steps)
         self.require_share(reveal=reveal, target_masking=target_masking)
         self.group = 2**num_compress_steps
         self.num_codes = num_codes
         self.reveal = reveal
         self.reveal_steps = reveal_steps
-        self.warm_start_steps = warm_start_steps
         self.target_masking = target_masking
         self.compressor = Compressor(num_compress_steps, dim, dropout, name="compressor")
         self.source_reader = None
@@ -113,8 +108,7 @@ class LatentNAT(TranslationModel):
         latents, latent_mask, encoded = self._discretise(embedded, token_mask, memory, memory_mask, training)
         latent_nll, latent_metrics = self._latent_loss(latents, latent_mask, memory, memory_mask, training)
 
-        read = self._warm_started(latents.quantized, encoded, training)
-        hidden, hidden_mask = self._decompress(read, latent_mask, training)
+        hidden, hidden_mask = self._decompress(latents.quantized, latent_mask, training)
         hidden, revealed = self._reveal(hidden, embedded, training)
         logits = self._decode(hidden, hidden_mask, memory, memory_mask, training)
 
@@ -253,13 +247,6 @@ class LatentNAT(TranslationModel):
         x *= tf.cast(token_mask, x.dtype)[:, :, None]
         encoded, latent_mask = self.compressor(x, mask=token_mask, training=training)
         return self.bottleneck.e_step(encoded, latent_mask, training), latent_mask, encoded
-
-    def _warm_started(self, quantized: tf.Tensor, encoded: tf.Tensor, training: Training | None) -> tf.Tensor:
-        if training is None or self.warm_start_steps == 0:
-            return quantized
-        share = 1.0 - tf.cast(training.step, tf.float32) / float(self.warm_start_steps)
-        continuous = training.uniform([encoded.shape[0], encoded.shape[1]]) < share
-        return tf.where(continuous[:, :, None], tf.cast(encoded, quantized.dtype), quantized)
 
     def _latent_loss(
         self,

@@ -175,30 +175,12 @@ def test_no_compression_works(features):
         ("dropout", 1.0),
         ("reveal", 1.0),
         ("decoder_layers", 0),
-        ("warm_start_steps", -1),
         ("target_masking", 1.0),
     ],
 )
 def test_what_cannot_be_built_is_named(parameter, value):
     with pytest.raises(UserError, match="dim" if parameter == "heads" else parameter):
         make(**{parameter: value})
-
-
-def test_a_warm_start_passes_the_encodings_on_as_they_are(features):
-    """At step 0 moving the codes changes no token loss; when the warm start has ended it does."""
-    model = make(warm_start_steps=100, reveal=0.0)
-    give_birth(model)
-
-    def loss(step):
-        return float(
-            model(features, training=Training(0, tf.constant(step), tf.range(4), 4)).losses["nll"].sum
-        )
-
-    before = loss(0), loss(100)
-    means = model.bottleneck.codebook.means
-    means.assign(means + 3.0 * tf.random.stateless_normal(means.shape, [7, 7]))
-    assert loss(0) == pytest.approx(before[0], rel=1e-6)
-    assert abs(loss(100) - before[1]) > 1e-3
 
 
 def test_masked_targets_are_hidden_from_the_compressor_in_training_alone(features):
