@@ -4,9 +4,11 @@ A `model_dir` says everything about its run: `config.gin` (the operative configu
 (`RunMetadata`) and `results.json`, beside the checkpoints and TensorBoard events.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import errno
+import fcntl
 import importlib
 import importlib.metadata
 import json
@@ -239,18 +241,34 @@ def read_run(model_dir: str) -> RunMetadata:
 
 
 def update_results(model_dir: str, key: str, value: Mapping[str, Any]) -> None:
-    """Sets one entry of `results.json` and leaves the others as they are.
+    """Sets one entry of `results.json` and leaves the others as they are, whoever else sets theirs meanwhile.
 
     Raises:
       UserError: the file is damaged or cannot be written.
     """
     path = os.path.join(model_dir, RESULTS_FILE)
+    with _alone_in(model_dir):
+        try:
+            results = json.loads(_read(path)) if os.path.exists(path) else {}
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error}); move it away") from error
+        results[key] = dict(value)
+        write_atomic(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: str) -> Iterator[None]:
+    """Makes the folder and keeps other processes that ask for the same out of it."""
     try:
-        results = json.loads(_read(path)) if os.path.exists(path) else {}
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); move it away") from error
-    results[key] = dict(value)
-    write_atomic(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_atomic(path: str, data: str | bytes) -> None:

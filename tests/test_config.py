@@ -1,6 +1,7 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 import stat
 
@@ -247,3 +248,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         config.write_atomic(str(tmp_path / "file" / "run.json"), "x")
+
+
+def _set_entries(model_dir, name):
+    for number in range(40):
+        config.update_results(model_dir, f"{name} {number}", {"value": number})
+
+
+def test_entries_set_by_several_processes_at_once_are_all_kept(tmp_path):
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_set_entries, args=(str(tmp_path), name)) for name in ("a", "b")]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 80

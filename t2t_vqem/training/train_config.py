@@ -1,6 +1,7 @@
 """The hparams of training: one gin configurable, named `train`."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import gin
@@ -8,7 +9,7 @@ import gin
 from t2t_vqem.errors import UserError
 
 # Metrics of which less is better, by a word in their name; all others are better the higher they are.
-_LOWER_IS_BETTER = ("loss", "nll", "perplexity", "bits_per_dim", "error", "ter")
+_LOWER_IS_BETTER = ("loss", "nll", "bits_per_dim", "error", "ter")
 
 _LEAST = {
     "batch_tokens": 1,
@@ -115,7 +116,9 @@ class TrainConfig:
         return step > 0 and step % every < self.steps_per_call
 
     def better(self, value: float, than: float) -> bool:
-        """Whether `value` of the best metric beats `than`; a NaN beats nothing."""
+        """Whether `value` of the best metric beats `than`; a NaN beats nothing, and anything else beats it."""
+        if math.isnan(than):
+            return not math.isnan(value)
         lower = any(f"_{word}_" in f"_{self.best_metric}_" for word in _LOWER_IS_BETTER)
         if self.best_mode != "auto":
             lower = self.best_mode == "min"

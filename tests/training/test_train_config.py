@@ -56,3 +56,18 @@ def test_due_at_the_first_call_past_each_multiple():
     assert [step for step in range(0, 41, 4) if config.due(step, 10)] == [12, 20, 32, 40]
     assert [step for step in range(0, 17, 4) if config.due(step, 1)] == [4, 8, 12, 16]
     assert config.last_step == 12
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "than", "better"),
+    [
+        ("bleu", 2.0, 1.0, True),
+        ("latent_nll", 2.0, 1.0, False),
+        ("codebook_perplexity", 2.0, 1.0, True),
+        ("bleu", float("nan"), 1.0, False),
+        ("bleu", 1.0, float("nan"), True),
+        ("latent_nll", float("nan"), float("nan"), False),
+    ],
+)
+def test_which_value_is_better(metric, value, than, better):
+    assert TrainConfig(best_metric=metric).better(value, than) == better
