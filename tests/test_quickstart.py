@@ -20,9 +20,11 @@ def test_quickstart_trains_to_the_stated_bleu_shows_it_and_goes_on(tmp_path):
         )
         assert done.returncode == 0, done.stderr[-3000:]
         reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        assert reports[0]["steps"] == 300
-        assert reports[-1]["bleu"] > BLEU
-        assert "bleu_signature" in reports[-1]
-        assert "latency_p50_ms" in reports[-1]
+        trained, greedy, evaluated, compared = reports
+        assert trained["steps"] == greedy["steps"] == 300
+        assert evaluated["bleu"] > BLEU
+        assert "bleu_signature" in evaluated
+        assert [run["name"] for run in compared["runs"]] == ["latent", "greedy"]
+        assert all(run["latency_p50_ms"] > 0 for run in compared["runs"])
         assert done.stdout.count("\n    ->  ") == 2
         assert f"--logdir {tmp_path / 'run'}" in done.stdout.splitlines()[-1]
