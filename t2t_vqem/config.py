@@ -17,6 +17,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -247,7 +248,7 @@ def update_results(model_dir: str, key: str, value: Mapping[str, Any]) -> None:
       UserError: the file is damaged or cannot be written.
     """
     path = os.path.join(model_dir, RESULTS_FILE)
-    with _alone_in(model_dir):
+    with alone_in(model_dir):
         try:
             results = json.loads(_read(path)) if os.path.exists(path) else {}
         except ValueError as error:
@@ -257,7 +258,7 @@ def update_results(model_dir: str, key: str, value: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: str) -> Iterator[None]:
+def alone_in(folder: str) -> Iterator[None]:
     """Makes the folder and keeps other processes that ask for the same out of it."""
     try:
         os.makedirs(folder, exist_ok=True)
@@ -265,7 +266,8 @@ def _alone_in(folder: str) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # not every network file system locks folders
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
@@ -299,6 +301,45 @@ def write_atomic(path: str, data: str | bytes) -> None:
     finally:
         if temporary is not None:
             os.unlink(temporary)
+
+
+def check_new(path: str) -> None:
+    """Raises UserError if there is something at `path` that a new folder would have to replace."""
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError(f'--output_dir "{path}" exists and is no empty folder; choose another')
+
+
+@contextlib.contextmanager
+def new_folder(path: str) -> Iterator[str]:
+    """Yields a folder beside `path` that is renamed to it when the block ends, or removed on an error.
+
+    Raises:
+      UserError: see `check_new`; or the folder cannot be made.
+    """
+    check_new(path)
+    path = os.path.realpath(path)
+    parent, name = os.path.split(path)
+    with _writing(path):
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(dir=parent, prefix=f".{name}.")
+    try:
+        yield temporary
+        with _writing(path):
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o777 & ~umask)  # mkdtemp makes a private folder
+            os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # unless it has its name
+
+
+@contextlib.contextmanager
+def _writing(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
 def _read(path: str) -> str:

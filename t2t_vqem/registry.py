@@ -90,7 +90,8 @@ class Registry:
                     if base != name and base in self.names():
                         importlib.import_module(module).register(name, base)
                         return self._configurables[name]
-                raise UserError(f'unknown {self.kind} "{name}"{near(name, self.names())}')
+                known = [n + suffix for suffix in ("", *self._derived) for n in self.names()]
+                raise UserError(f'unknown {self.kind} "{name}"{near(name, known)}')
             self._import(name)
         return self._configurables[name]
 

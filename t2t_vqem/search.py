@@ -15,6 +15,7 @@ StepFunction = Callable[[tf.Tensor, tf.Tensor, State], tuple[tf.Tensor, State]]
 Choose = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 _NEVER = -1e9
+IMPOSSIBLE = -1e8  # a score under it is that of no candidate: fewer were found than asked for
 
 
 @gin.configurable("decode")
@@ -56,6 +57,13 @@ class Settings:
         _require(type(self.compile) is bool, "compile", self.compile, "True or False")
         if self.temperature and self.beam_size > 1:
             raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
+        if not self.temperature and (self.top_k or self.top_p < 1):
+            raise UserError("decode.top_k and decode.top_p shape samples; give decode.temperature, 1.0 say")
+
+    @classmethod
+    def greedy(cls) -> "Settings":
+        """Returns the defaults, whatever the configuration binds."""
+        return cls(**{field.name: field.default for field in dataclasses.fields(cls)})
 
     def __str__(self) -> str:
         """Returns what differs from greedy search, as bindings: "beam_size=4, length_penalty=0.6"."""
@@ -87,8 +95,8 @@ class Found(NamedTuple):
     """Finished sequences.
 
     Attributes:
-      ids: int32 [batch, candidates, length], `end_id` from the end of each sequence on; as long as the longest
-        of them, or as `longest` where that is a number.
+      ids: int32 [batch, candidates, length], `end_id` from the end of each sequence on; `steps` long, or as
+        `longest` where that is a number.
       lengths: int32 [batch, candidates], without the end.
       scores: float32 [batch, candidates], log probabilities, that of the end included.
       steps: int32 scalar, how often the step function was called.
@@ -129,7 +137,7 @@ def search(
         draws = tf.repeat(line_keys(sources), settings.width)
         draws += tf.cast(tf.tile(tf.range(settings.width), [batch]), tf.uint32)
         choose = sampler(settings, draws)
-    elif settings.candidates > 1:
+    elif max(settings.beam_size, settings.candidates) > 1:
         return beam(step, state, settings, batch=batch, max_length=max_length, **bounds)
     rows, most = batch * settings.width, tf.repeat(max_length, settings.width)
     found = one_by_one(step, state, choose or likeliest, batch=rows, max_length=most, **bounds)
@@ -235,8 +243,9 @@ def beam(
 ) -> Found:
     """Keeps the `beam_size` likeliest beginnings and the `candidates` best finished sequences, the best first.
 
-    An end counts as a position. An example is done when no beginning, were it to end at once and for sure,
-    would be among its candidates. Arguments are as in `search`.
+    An end counts as a position. An example is done, whatever its neighbours do, when no beginning would be among
+    its candidates if it ended at once and for sure; with a `length_penalty` one that goes on for long still might.
+    Arguments are as in `search`; what has not ended by `max_length` is no candidate.
     """
     size, kept = settings.beam_size, settings.candidates
     places = tf.range(longest)
@@ -244,16 +253,15 @@ def beam(
     def ranked(scores, length):
         return scores / tf.cast(length, tf.float32) ** settings.length_penalty
 
-    def unfinished(index, ids, scores, ended, ranks, *_):
-        hopeful = ranked(scores[:, 0], index + 1) > ranks[:, -1]
-        return (index < longest) & tf.reduce_any(hopeful & (index <= max_length))
+    def unfinished(index, done, *_):
+        return (index < longest) & ~tf.reduce_all(done)
 
-    def body(index, ids, scores, ended, ranks, last, state):
+    def body(index, done, ids, scores, ended, ranks, last, state):
         logits, state = step(tf.reshape(last, [-1]), index, state)
         classes = logits.shape[-1]
         log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
         log_probabilities = tf.reshape(log_probabilities, [batch, size, classes])
-        allowed = (index < max_length)[:, None]
+        allowed = ~done[:, None]  # a neighbour that goes on changes nothing of what is done
         ending = tf.where(allowed, scores + log_probabilities[:, :, end_id], _NEVER)
         rank = tf.where(ending > _NEVER / 2, ranked(ending, index + 1), _NEVER)
         merged = (
@@ -271,11 +279,13 @@ def beam(
         ids = tf.where(places == index, last[:, :, None], tf.gather(ids, parents, batch_dims=1))
         rows = tf.reshape(tf.range(batch)[:, None] * size + parents, [-1])
         state = tf.nest.map_structure(lambda x: tf.gather(x, rows), state)
-        return _shaped_like(start, (index + 1, ids, scores, ended, ranks, last, state))
+        done |= (index + 1 >= max_length) | (ranked(scores[:, 0], index + 2) <= ranks[:, -1])
+        return _shaped_like(start, (index + 1, done, ids, scores, ended, ranks, last, state))
 
     impossible = tf.fill([batch, kept], _NEVER)
     start = (
         tf.constant(0),
+        max_length <= 0,
         tf.fill([batch, size, longest], end_id),
         tf.concat([tf.zeros([batch, 1]), tf.fill([batch, size - 1], _NEVER)], axis=1),
         (tf.fill([batch, kept, longest], end_id), tf.zeros([batch, kept], tf.int32), impossible),
@@ -283,7 +293,7 @@ def beam(
         tf.fill([batch, size], start_id),
         state,
     )
-    steps, _, _, (ids, lengths, scores), *_ = tf.while_loop(unfinished, body, start)
+    steps, _, _, _, (ids, lengths, scores), *_ = tf.while_loop(unfinished, body, start)
     return Found(ids if isinstance(longest, int) else ids[:, :, :steps], lengths, scores, steps)
 
 

@@ -173,6 +173,8 @@ def test_keys_tell_lines_apart_whatever_pads_them():
         ({"top_k": 1.5}, "top_k"),
         ({"length_penalty": True}, "length_penalty"),
         ({"temperature": 1.0, "beam_size": 2}, "temperature"),
+        ({"top_k": 5}, "temperature"),
+        ({"top_p": 0.9}, "temperature"),
     ],
 )
 def test_a_bad_setting_is_named(settings, name):
@@ -183,3 +185,51 @@ def test_a_bad_setting_is_named(settings, name):
 def test_settings_are_named_by_what_differs_from_greedy_search():
     assert str(search.Settings(compile=True)) == ""
     assert str(search.Settings(length_penalty=0.6, beam_size=4)) == "beam_size=4, length_penalty=0.6"
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.6, 1.0])
+def test_a_beam_is_the_same_in_any_company(penalty):
+    """An example that is done gains nothing from a neighbour that goes on."""
+    settings = search.Settings(beam_size=3, length_penalty=penalty)
+    draw = tf.random.stateless_normal([8, 40, 5], [1, 2]) * 2.0
+
+    def found(table):
+        batch = table.shape[0]
+        rows = tf.repeat(table, 3, axis=0)
+        return search.beam(
+            lambda last, index, state: (rows[:, index], state),
+            tf.zeros([3 * batch]),
+            settings,
+            batch=tf.constant(batch),
+            start_id=0,
+            end_id=4,
+            max_length=tf.fill([batch], 40),
+            longest=40,
+        )
+
+    together = found(draw)
+    for row in range(8):
+        alone = found(draw[row : row + 1])
+        np.testing.assert_array_equal(together.lengths[row], alone.lengths[0])
+        np.testing.assert_allclose(together.scores[row], alone.scores[0], rtol=1e-5)
+
+
+def test_the_best_of_a_beam_may_be_asked_for_alone():
+    scores = tf.random.stateless_normal([1, 4, 3], [3, 4]) * 2.0
+    rows = tf.repeat(scores, 4, axis=0)
+
+    def found(**settings):
+        return search.search(
+            lambda last, index, state: (rows[:, index], state),
+            tf.zeros([4]),
+            search.Settings(**settings),
+            sources=tf.constant([[5, 1]]),
+            start_id=0,
+            end_id=2,
+            max_length=tf.constant([3]),
+            longest=3,
+        )
+
+    one, four = found(beam_size=4, num_candidates=1), found(beam_size=4)
+    assert one.ids.shape[:2] == (1, 1)
+    np.testing.assert_array_equal(one.ids[0, 0], four.ids[0, 0])

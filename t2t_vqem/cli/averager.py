@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
 
     from t2t_vqem.training import averaging, checkpoints, runs
 
-    averaging.require_new(FLAGS.output_dir)
+    config.check_new(FLAGS.output_dir)
     if argv:
         averaged = averaging.listed(argv)
         FLAGS.model_dir = averaging.run_of(averaged[max(averaged)])

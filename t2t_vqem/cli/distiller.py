@@ -10,13 +10,15 @@ its score and settings. The last line of stdout is a JSON object.
 """
 
 import dataclasses
+import hashlib
 import json
 import re
+from typing import Any
 
 from absl import flags as absl_flags
 from absl import logging
 
-from t2t_vqem import registry
+from t2t_vqem import config, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
@@ -38,33 +40,24 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.decoding import distillation
     from t2t_vqem.decoding.translator import Translator
     from t2t_vqem.problems.distilled import SUFFIX
-    from t2t_vqem.training import checkpoints, runs
+    from t2t_vqem.training import runs, strategy
 
-    data_dir = metadata.data_dir
-    path = checkpoints.find(FLAGS.model_dir, FLAGS.checkpoint)
-    digest = distillation.checkpoint_digest(path)
-    run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
-    if checkpoints.find(
-        FLAGS.model_dir, FLAGS.checkpoint
-    ) != path or digest != distillation.checkpoint_digest(path):
-        raise UserError(f"the checkpoint {path} changed while it was read; wait until its training has ended")
-    base = run.problem
+    run, digest = _open_teacher(metadata)
+    base, train, data_dir = run.problem, run.train_config, metadata.data_dir
     if base.name.endswith(SUFFIX):
         raise UserError(f"{base.name} is distilled already; the teacher must be a run of the problem itself")
     runs.check_data(run)
-    distilled = registry.problems.get(base.name + SUFFIX)()
-    outputs = distilled.outputs(data_dir)
     settings = dataclasses.asdict(search.Settings())
-    teacher = {
-        "model": metadata.model,
-        "step": run.step,
-        "checkpoint": digest,
-        "decode": settings,
-    }
-    outputs.begin({"problem": base.name, "data": base.fingerprint(data_dir), **teacher})
-    config = run.train_config
+    teacher = {"model": metadata.model, "step": run.step, "checkpoint": digest, "decode": settings}
+    # What else the outputs depend on: hparams without a variable, batches, and the type that "auto" means here.
+    configuration = hashlib.sha256(config.operative().encode()).hexdigest()
+    rest = {"dtype": strategy.compute_dtype(train.dtype), "configuration": configuration}
+    distilled = registry.problems.get(base.name + SUFFIX)()
+    distilled.require_teacher(data_dir, teacher)
+    outputs = distilled.outputs(data_dir)
+    outputs.begin({"problem": base.name, "data": base.fingerprint(data_dir), **teacher, **rest})
     translator = Translator(
-        run.model, run.vocabulary, boundaries=config.boundaries, batch_tokens=config.batch_tokens
+        run.model, run.vocabulary, boundaries=train.boundaries, batch_tokens=train.batch_tokens
     )
     sources, _ = base.texts(base.train_split, data_dir)
     missing = distillation.translate(outputs, sources, translator, shard)
@@ -72,18 +65,41 @@ def main(argv: list[str]) -> None:
     if missing:
         logging.info("distiller: parts %s are still to be made, by other shards", missing)
     else:
-        if outputs.teacher is None:
-            logging.info("distiller: all parts are there; scoring the teacher on %s", base.dev_split)
-            inputs, references = base.texts(base.dev_split, data_dir)
-            scores = base.score(list(translator.translate(inputs)), references)
-            parts = enumerate(outputs.parts(len(sources)))
-            cut = sum(outputs.read(part, sources[own.start : own.stop])[1] for part, own in parts)
-            outputs.finish({**teacher, "truncated": cut, base.dev_split: scores})
+        with config.alone_in(outputs.folder):  # one of several shards that end together is the first
+            if outputs.teacher is None:
+                logging.info("distiller: all parts are there; scoring the teacher on %s", base.dev_split)
+                inputs, references = base.texts(base.dev_split, data_dir)
+                scores = base.score(list(translator.translate(inputs)), references)
+                parts = enumerate(outputs.parts(len(sources)))
+                cut = sum(outputs.read(part, sources[own.start : own.stop])[1] for part, own in parts)
+                outputs.finish({**teacher, **rest, "truncated": cut, base.dev_split: scores})
         manifest = distilled.generate(data_dir)
         scores = manifest["teacher"][base.dev_split]
         result |= {"folder": distilled.folder(data_dir), "split": base.dev_split, **scores}
         result |= {"examples": manifest["splits"][base.train_split]["examples"], "decode": settings}
     print(json.dumps(result, ensure_ascii=False))
+
+
+def _open_teacher(metadata: config.RunMetadata) -> tuple[Any, str]:
+    """Returns the run and a hash of its checkpoint.
+
+    Raises:
+      UserError: the checkpoint was replaced meanwhile: its training still goes on.
+    """
+    from t2t_vqem.decoding import distillation
+    from t2t_vqem.training import checkpoints, runs
+
+    def found() -> tuple[str, str]:
+        path = checkpoints.find(FLAGS.model_dir, FLAGS.checkpoint)
+        return path, distillation.checkpoint_digest(path)
+
+    before = found()
+    run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    if found() != before:
+        raise UserError(
+            f"the checkpoint {before[0]} changed while it was read; wait until its training has ended"
+        )
+    return run, before[1]
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -109,7 +109,8 @@ def _evaluate() -> None:
         timed = evenly(len(evaluator.sources), latency.BATCHED * FLAGS.latency_sentences)
         system.prepare([evaluator.sources[i] for i in timed])
         times = latency.measure([system])[0] | conditions
-        config.update_results(FLAGS.model_dir, "latency", {"step": run.step, "split": splits[-1], **times})
+        latency_of = {"step": run.step, "split": splits[-1], "search": searched, **times}
+        config.update_results(FLAGS.model_dir, f"latency ({searched})" if searched else "latency", latency_of)
         machine = record.machine_line(times["machine"])
         _print_table(f"latency, sentences of {splits[-1]}", times | {"machine": machine})
         reports[-1].update(times)

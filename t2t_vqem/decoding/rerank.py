@@ -52,6 +52,7 @@ class Reranked:
         found = self._model.infer(features)
         candidates = ended(found["candidates"])
         scores = self._scorer.score(features["inputs"], candidates)
+        scores = tf.where(found["scores"] < search.IMPOSSIBLE, found["scores"], scores)
         best = search.best_of(candidates, scores, self._model.decoding)
         return best | {"calls": found["calls"] + 1}
 

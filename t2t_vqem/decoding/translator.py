@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from t2t_vqem import fusion
+from t2t_vqem import fusion, search
 from t2t_vqem.decoding.lines import windows
 
 WINDOW_LINES = 4096  # lines batched together: enough to fill every bucket, few enough to answer soon
@@ -31,6 +31,13 @@ class InferenceModel(Protocol):
 def one_line(text: str) -> str:
     """Returns `text` with every line break, in the widest sense (`str.splitlines`), replaced by a space."""
     return " ".join(text.splitlines())
+
+
+def rows_by_boundary(model: InferenceModel, boundaries: Sequence[int], batch_tokens: int) -> dict[int, int]:
+    """Returns how many lines of each length make a batch: several candidates a line count as several lines."""
+    decoding = getattr(model, "decoding", None)
+    width = max(decoding.width, decoding.candidates) if decoding else 1
+    return {boundary: max(1, batch_tokens // boundary // width) for boundary in boundaries}
 
 
 class Inference:
@@ -101,7 +108,8 @@ class Translator:
         if not self.boundaries or self.boundaries[0] < 1 or batch_tokens < 1:
             raise ValueError(f"no batch has boundaries {list(boundaries)} and {batch_tokens} tokens")
         self._vocabulary = vocabulary
-        self._rows = {b: max(1, min(batch_tokens // b, max_rows or batch_tokens)) for b in self.boundaries}
+        rows = rows_by_boundary(model, self.boundaries, batch_tokens)
+        self._rows = {boundary: min(number, max_rows or number) for boundary, number in rows.items()}
         self._infer = Inference(model)
         ids = tf.TensorSpec([None, None], tf.int32)
         self._detokenize = tf.function(
@@ -149,8 +157,8 @@ class Translator:
             texts = self._texts(tf.reshape(inferred["candidates"], [rows * number, length]))
             scores = inferred["scores"].numpy().tolist()
             for row, place in enumerate(places):
-                own = texts[row * number : (row + 1) * number]
-                found[place] = list(zip(scores[row], own, strict=True))
+                own = zip(scores[row], texts[row * number : (row + 1) * number], strict=True)
+                found[place] = [(score, text) for score, text in own if score > search.IMPOSSIBLE]
         return found
 
     def _texts(self, ids: tf.Tensor) -> list[str]:

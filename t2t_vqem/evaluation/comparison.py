@@ -138,7 +138,7 @@ def compare(competitors: Sequence[Competitor], split: str, *, single: int = 100)
             hypotheses = system.prepare(sources, f"{row['name']} ({number} of {len(competitors)})")
             if not any(hypotheses):
                 raise _Untranslated("all of its translations are empty")
-        except (tf.errors.OpError, _Untranslated) as error:
+        except (tf.errors.OpError, ValueError, _Untranslated) as error:
             row["error"] = _reason(error)
             logging.error('"%s" failed to translate: %s', row["name"], row["error"])
         except UserError as error:
@@ -220,7 +220,7 @@ def _reference(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Returns the row that speed-ups are relative to."""
     for row in rows:
         decoding = row["decoding"]
-        if row["rerank"]:
+        if row["rerank"] or (decoding and decoding["temperature"]):
             continue
         if row["model"] == "transformer" and decoding["beam_size"] == 1 and decoding["num_candidates"] <= 1:
             return row

@@ -38,7 +38,9 @@ class System:
         self, model: InferenceModel, vocabulary: Vocabulary, *, boundaries: Sequence[int], single: int = 100
     ):
         """Traces nothing yet; `boundaries` are lengths in tokens, `single` the lines to time one by one."""
-        batch_tokens = BATCH * max(boundaries)
+        decoding = getattr(model, "decoding", None)
+        width = max(decoding.width, decoding.candidates) if decoding else 1
+        batch_tokens = BATCH * max(boundaries) * width
         self._translator = Translator(
             model, vocabulary, boundaries=boundaries, batch_tokens=batch_tokens, max_rows=BATCH
         )

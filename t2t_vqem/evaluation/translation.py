@@ -69,7 +69,7 @@ class TranslationEvaluator:
         batching = Batching(batch_tokens=batch_tokens, boundaries=tuple(boundaries))
         batches = problem.dataset(split, data_dir, batching, training=False).as_numpy_iterator()
         self._batches = _select(batches, {index: place for place, index in enumerate(chosen)})
-        self._model: Model | None = None
+        self._models: tuple | None = None  # what is traced: the model, and what translates
 
     def evaluate(self, model: Model, step: int) -> Mapping[str, Value]:
         """Returns the figures of `model` by name; see `evaluate_with_hypotheses`."""
@@ -87,8 +87,8 @@ class TranslationEvaluator:
         metric of the teacher-forced forward pass, as a mean over the whole split; `codebook.usage`. Text: the
         metrics' signatures and `samples`, a Markdown table. Array: `code_histogram`, int64 [num_codes].
         """
-        if model is not self._model:
-            self._model = model
+        if self._models != (model, translating or model):
+            self._models = (model, translating or model)
             self._translator = Translator(
                 translating or model,
                 self._vocabulary,

@@ -51,7 +51,7 @@ class CTranslate2(Format):
             raise UserError(
                 f"CTranslate2 has no model like {run.metadata.model}; only transformer can be exported to it"
             )
-        run.model.decoding = search.Settings()
+        run.model.decoding = search.Settings.greedy()
         pieces = run.vocabulary.pieces(range(run.vocabulary.size))
         save(run.model, pieces, folder, run.train_config.boundaries[-1])
         config.write_atomic(os.path.join(folder, VOCABULARY_FILE), run.vocabulary.model)

@@ -4,9 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
@@ -32,7 +29,9 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
     """
     if not isinstance(run.model, TranslationModel):
         raise UserError(f"{run.metadata.model} is no translation model; only those can be exported")
-    with new_folder(output_dir) as folder:
+    # An export is not compiled for each shape, so what it is compared with must not be either: that rounds otherwise.
+    run.model.decoding = dataclasses.replace(run.model.decoding, compile=False)
+    with config.new_folder(output_dir) as folder:
         logging.info("writing %s of step %d", run.metadata.model, run.step)
         form.write(run, folder)
         windows, origin = sample(run)
@@ -56,45 +55,6 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
         config.write_atomic(os.path.join(folder, MANIFEST), text)
     return manifest
-
-
-def check_new(path: str) -> None:
-    """Raises UserError if there is something at `path` that an export would have to replace."""
-    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise UserError(f'--output_dir "{path}" exists and is no empty folder; choose another')
-
-
-@contextlib.contextmanager
-def new_folder(path: str) -> Iterator[str]:
-    """Yields a folder beside `path` that is renamed to it when the block ends, or removed on an error.
-
-    Raises:
-      UserError: see `check_new`; or the folder cannot be made.
-    """
-    check_new(path)
-    path = os.path.realpath(path)
-    parent, name = os.path.split(path)
-    with _writing(path):
-        os.makedirs(parent, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=parent, prefix=f".{name}.")
-    try:
-        yield temporary
-        with _writing(path):
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o777 & ~umask)  # mkdtemp makes a private folder
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # unless it has its name
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; make room or choose another folder") from error
 
 
 def sample(run: Run) -> tuple[Windows, str]:

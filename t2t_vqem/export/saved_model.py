@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from t2t_vqem.decoding.translator import rows_by_boundary
 from t2t_vqem.errors import UserError
 from t2t_vqem.export import fresh_process
 from t2t_vqem.export.format import Format, Windows
@@ -71,7 +72,7 @@ def service(
     """
     boundaries = sorted(set(boundaries))
     longest = boundaries[-1]
-    rows = [max(1, batch_tokens // boundary) for boundary in boundaries]
+    rows = list(rows_by_boundary(model, boundaries, batch_tokens).values())
 
     def translate(text: tf.Tensor) -> dict[str, tf.Tensor]:
         lines = one_line(text)

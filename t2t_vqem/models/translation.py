@@ -101,9 +101,10 @@ class TranslationModel(Model):
         """
         real = tf.reduce_sum(tf.cast(source_mask, tf.float32), axis=-1)
         most = tf.cast(tf.math.ceil((self.max_length_ratio * real + 10.0) / group), tf.int32)
-        length = source_mask.shape[1]
-        static = length is not None and math.ceil((self.max_length_ratio * length + 10.0) / group)
-        return most, static or tf.reduce_max(most)
+        if source_mask.shape[1] is None:
+            return most, tf.reduce_max(most)
+        longest = math.ceil((self.max_length_ratio * source_mask.shape[1] + 10.0) / group)
+        return tf.minimum(most, longest), longest  # float32 may round up where a Python number does not
 
     def token_losses(
         self, logits: tf.Tensor, targets: tf.Tensor, training: Training | None

@@ -7,6 +7,7 @@ part in the folder `NAME_distill.outputs`, each part with the checksum of the so
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -48,8 +49,11 @@ class Outputs:
         """What `finish` was told of the teacher; None until all parts are there."""
         return self._read(_TEACHER)
 
-    def begin(self, plan: Mapping[str, Any]) -> None:
+    def begin(self, plan: dict[str, Any]) -> None:
         """Writes the plan, or checks that the outputs that are there already follow this very one.
+
+        Args:
+          plan: all that the outputs depend on; values of JSON.
 
         Raises:
           UserError: they are of other sources, another teacher or other settings; the text names the difference.
@@ -57,8 +61,8 @@ class Outputs:
         there = self.plan
         if there is None:
             config.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
-            return
-        for key in sorted({*there, *plan}):
+            there = self.plan
+        for key in plan | there:
             if there.get(key) != plan.get(key):
                 raise UserError(
                     f"{self.folder} holds outputs of another {key} ({there.get(key)}, not {plan.get(key)}); delete it "
@@ -80,8 +84,12 @@ class Outputs:
         """
         if len(sources) != len(outputs):
             raise ValueError(f"{len(outputs)} outputs for {len(sources)} sources")
-        content = {"sources": _digest(sources), "truncated": truncated, "outputs": list(outputs)}
-        config.write_atomic(self._path(part), json.dumps(content, ensure_ascii=False) + "\n")
+        content = {"plan": self._plan_digest(), "sources": _digest(sources)}
+        content |= {"truncated": truncated, "outputs": list(outputs)}
+        path = self._path(part)
+        for left in glob.glob(os.path.join(glob.escape(self.folder), f".{os.path.basename(path)}.*")):
+            os.unlink(left)  # by a process that was killed in the midst of this part
+        config.write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
 
     def read(self, part: int, sources: Sequence[str]) -> tuple[list[str], int]:
         """Returns the outputs of a part and how many sources were cut.
@@ -94,6 +102,7 @@ class Outputs:
             with open(path, encoding="utf-8") as file:
                 content = json.load(file)
             outputs, digest, truncated = (content[key] for key in ("outputs", "sources", "truncated"))
+            plan = content["plan"]
         except FileNotFoundError:
             raise UserError(f"{path} is missing; run bin/distiller again, it goes on where it was") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -101,6 +110,11 @@ class Outputs:
         if len(outputs) != len(sources) or digest != _digest(sources):
             raise UserError(
                 f"{path} holds {len(outputs)} translations of other sources than the {len(sources)} of this part; "
+                "delete it and run bin/distiller again"
+            )
+        if plan != self._plan_digest():
+            raise UserError(
+                f"{path} is of another teacher or other settings than {os.path.join(self.folder, _PLAN)} says; "
                 "delete it and run bin/distiller again"
             )
         return outputs, truncated
@@ -112,6 +126,9 @@ class Outputs:
 
     def _path(self, part: int) -> str:
         return os.path.join(self.folder, f"part-{part:05d}.json")
+
+    def _plan_digest(self) -> str:
+        return _digest([json.dumps(self.plan, sort_keys=True)])
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = os.path.join(self.folder, name)
@@ -132,10 +149,12 @@ class DistilledProblem(TranslationProblem):
     def __init__(self):
         self.base = registry.problems.get(self.base_name)()
         super().__init__(self.base.vocab_size)
-        self.model_type = self.base.model_type
-        self.character_coverage = self.base.character_coverage
+        self.shard_size = self.base.shard_size
         self.splits, self.dev_split = self.base.splits, self.base.dev_split
         self._data_dir: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return self.base.settings()
 
     def outputs(self, data_dir: str) -> Outputs:
         """Returns the teacher's translations below `data_dir`, finished or not."""
@@ -154,12 +173,21 @@ class DistilledProblem(TranslationProblem):
                 f"bin/distiller --model_dir=TEACHER --data_dir={data_dir}, with a run trained on {self.base_name}"
             )
         manifest = super().generate(data_dir, source_dir, workers)
-        if teacher is not None and manifest["teacher"] != teacher:
-            raise UserError(
-                f"{self.folder(data_dir)} was made of another teacher's outputs than those in "
-                f"{self.outputs(data_dir).folder}; delete the one you do not want"
-            )
+        if teacher is not None:
+            self.require_teacher(data_dir, teacher)
         return manifest
+
+    def require_teacher(self, data_dir: str, teacher: Mapping[str, Any]) -> None:
+        """Raises a UserError if the data are there already and made of another teacher's translations."""
+        if not os.path.exists(self.folder(data_dir)):
+            return
+        there = self.manifest(data_dir)["teacher"]
+        for key, value in teacher.items():
+            if there.get(key) != value:
+                raise UserError(
+                    f"{self.folder(data_dir)} was made by another teacher: its {key} is {there.get(key)}, not {value}; "
+                    "delete it or choose another --data_dir"
+                )
 
     def provenance(self) -> dict[str, Any]:
         return {"teacher": self.outputs(self._data_dir).teacher}

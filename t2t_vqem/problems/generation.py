@@ -61,6 +61,8 @@ def exclusive(folder: str) -> Iterator[None]:
         except BlockingIOError:
             logging.info("another datagen writes %s; waiting for it", folder)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:  # not every network file system locks folders
+            logging.warning("%s cannot be locked (%s): run one datagen at a time", folder, error.strerror)
         yield
     finally:
         os.close(handle)

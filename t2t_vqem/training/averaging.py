@@ -6,8 +6,6 @@ section 6.1, average the last 5 or 20 checkpoints).
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,6 +47,12 @@ def listed(paths: Sequence[str]) -> dict[int, str]:
         step = int(name[1])
         if step in found:
             raise UserError(f"the checkpoint of step {step} is given twice: {found[step]} and {path}")
+        if os.path.basename(os.path.dirname(path)) == checkpoints.BEST_DIR:
+            best = checkpoints.read_best(run_of(path))
+            if best and best.weights != "raw":
+                raise UserError(
+                    f"{path} holds averaged weights ({best.weights}); only raw ones can be averaged"
+                )
         found[step] = path
     if len(found) < 2:
         raise UserError(f"{len(found)} checkpoint is given; an average needs at least two")
@@ -79,12 +83,6 @@ def average(paths: Sequence[str], model: Model) -> None:
         bottleneck.settle()
 
 
-def require_new(output_dir: str) -> None:
-    """Raises UserError if `output_dir` is anything but an empty folder or nothing yet."""
-    if os.path.lexists(output_dir) and not (os.path.isdir(output_dir) and not os.listdir(output_dir)):
-        raise UserError(f'--output_dir "{output_dir}" is there already; choose a folder that is new or empty')
-
-
 def write_run(output_dir: str, run: runs.Run, averaged: dict[int, str]) -> None:
     """Makes `output_dir` a run directory with the weights of `run.model` as its best checkpoint, or nothing.
 
@@ -95,31 +93,12 @@ def write_run(output_dir: str, run: runs.Run, averaged: dict[int, str]) -> None:
     Raises:
       UserError: `output_dir` is not new, or cannot be written.
     """
-    require_new(output_dir)
-    output_dir = os.path.abspath(output_dir)
     names = ("problem", "model", "data_dir", "usr_dir", "seed", "vocabulary_hash", "data_fingerprint")
     metadata = config.RunMetadata(
         **{name: getattr(run.metadata, name) for name in names},
         averaged={"checkpoints": [os.path.abspath(path) for path in averaged.values()]},
     )
     best = checkpoints.Best(max(averaged), metric=None, value=None, weights="average")
-    partial = None
-    try:
-        os.makedirs(os.path.dirname(output_dir), exist_ok=True)
-        partial = tempfile.mkdtemp(
-            dir=os.path.dirname(output_dir), prefix=f".{os.path.basename(output_dir)}."
-        )
-        checkpoints.keep_best(partial, run.model, best)
-        runs.write_run(partial, metadata, run.vocabulary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o777 & ~umask)  # mkdtemp makes a private folder
-        os.replace(partial, output_dir)
-        partial = None
-    except OSError as error:
-        raise UserError(
-            f'cannot write --output_dir "{output_dir}": {error.strerror or error}; choose another folder'
-        ) from error
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+    with config.new_folder(output_dir) as folder:
+        checkpoints.keep_best(folder, run.model, best)
+        runs.write_run(folder, metadata, run.vocabulary)

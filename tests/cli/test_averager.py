@@ -103,8 +103,8 @@ def test_checkpoints_are_chosen_by_number_step_or_path_and_need_no_data(
         (["--model_dir={run}", "{run}/ckpt-10"], "leave out --model_dir"),
         (["{run}/ckpt-10", "{run}/ckpt-77"], 'ckpt-77"'),
         (["{run}/ckpt-10", "{other}/ckpt-20"], "different runs: seed is 0 in the first and 1 in the second"),
-        (["--model_dir={run}", "--output_dir={run}"], "is there already"),
-        (["--model_dir={run}", "--output_dir={run}/run.json/x"], "cannot write --output_dir"),
+        (["--model_dir={run}", "--output_dir={run}"], "exists and is no empty folder"),
+        (["--model_dir={run}", "--output_dir={run}/run.json/x"], "cannot write"),
     ],
 )
 def test_bad_input_is_one_line_and_makes_nothing(call, run, tmp_path, flags, words):

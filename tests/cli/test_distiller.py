@@ -77,6 +77,75 @@ def test_shards_and_interrupted_runs_end_in_the_same_bytes(distil, data_dir, mon
     assert json.loads(distil().out.splitlines()[-1]) == last  # nothing to do, the same report
 
 
+def test_a_part_that_was_left_half_written_is_made_anew(distil, data_dir):
+    """As kill -9 leaves it: a temporary file, and nothing under the part's name."""
+    distil("--shard=0/2")
+    folder = pathlib.Path(data_dir, "cli_echo_distill.outputs")
+    whole = (folder / "part-00002.json").read_bytes()
+    (folder / "part-00002.json").rename(folder / ".part-00002.json.x1")
+    assert distil("--shard=0/2").status == 0
+    assert (folder / "part-00002.json").read_bytes() == whole
+    assert not list(folder.glob(".*"))
+
+
+def test_a_teacher_that_is_trained_meanwhile_is_noticed(
+    call, distil, copy_run, data_dir, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    shutil.copytree(copy_run.model_dir, run)
+    flags = [f"--model_dir={run}", f"--data_dir={data_dir}", "--shard=0/2"]
+    assert call(distiller, *flags).status == 0
+    weights = next((run / "best").glob("ckpt-42.data*"))
+    weights.write_bytes(weights.read_bytes() + b"more")
+    done = call(distiller, *flags)
+    assert done.status == 2
+    assert "outputs of another checkpoint" in done.err
+
+    from t2t_vqem.training import runs
+
+    open_run = runs.open_run
+
+    def trained_on(*arguments):
+        weights.write_bytes(weights.read_bytes() + b"more")
+        return open_run(*arguments)
+
+    monkeypatch.setattr(runs, "open_run", trained_on)
+    assert "changed while it was read" in call(distiller, *flags).err
+
+
+def test_what_changes_the_outputs_without_a_trace_in_them_is_part_of_the_plan(distil):
+    distil("--shard=0/2")
+    done = distil("--shard=1/2", "--gin_param=train.batch_tokens = 48")
+    assert done.status == 2
+    assert "outputs of another configuration" in done.err
+
+
+def test_parts_made_elsewhere_under_another_plan_are_refused(distil, data_dir):
+    distil("--shard=0/2")
+    path = pathlib.Path(data_dir, "cli_echo_distill.outputs", "part-00000.json")
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"plan": "0" * 64}))
+    assert "of another teacher or other settings" in distil().err
+
+
+def test_data_of_another_teacher_are_found_out_before_the_work(distil, data_dir):
+    assert distil().status == 0
+    shutil.rmtree(os.path.join(data_dir, "cli_echo_distill.outputs"))
+    done = distil("--gin_param=decode.beam_size = 4")
+    assert done.status == 2
+    assert "was made by another teacher" in done.err
+    assert not os.path.exists(os.path.join(data_dir, "cli_echo_distill.outputs"))
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(call, copy_run, data_dir, tmp_path):
+    problem = registry.problems.get("cli_echo")()
+    shutil.rmtree(os.path.join(data_dir, "cli_echo"))
+    problem.model_type = "bpe"
+    problem.generate(data_dir, workers=1)
+    done = call(distiller, f"--model_dir={copy_run.model_dir}", f"--data_dir={data_dir}")
+    assert done.status == 2
+    assert "is not the one that the run was trained" in done.err
+
+
 def test_parts_of_other_sources_are_refused(distil, data_dir):
     distil("--shard=0/2")
     path = pathlib.Path(data_dir, "cli_echo_distill.outputs", "part-00000.json")

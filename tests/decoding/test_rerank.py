@@ -1,5 +1,7 @@
 """Another model's choice among candidates."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,7 +17,12 @@ class Writer:
     decoding = search.Settings(num_candidates=3)
 
     def infer(self, features):
-        return {"candidates": CANDIDATES, "outputs": CANDIDATES[:, 0], "calls": tf.constant(4)}
+        return {
+            "candidates": CANDIDATES,
+            "scores": tf.constant([[-1.0, -2.0, -3.0], [-1.0, -2.0, -3.0]]),
+            "outputs": CANDIDATES[:, 0],
+            "calls": tf.constant(4),
+        }
 
 
 class Counter:
@@ -54,3 +61,20 @@ def test_one_candidate_or_a_model_without_scores_is_refused():
         rerank.Reranked(writer, Counter())
     with pytest.raises(UserError, match="cannot score"):
         rerank.Reranked(Writer(), Writer())
+
+
+def test_places_without_a_candidate_stay_last_whatever_the_scorer_thinks():
+    writer = Writer()
+    found = writer.infer({})
+    writer.infer = lambda features: found | {"scores": tf.constant([[-1.0, -1e9, -2.0], [-1.0, -2.0, -1e9]])}
+    scorer = Counter(t5=-9.0, t8=-9.0, t9=-9.0, t3=-9.0, t4=-9.0)  # the places without one are likeliest
+    found = rerank.Reranked(writer, scorer).infer({"inputs": tf.constant([[5, 1], [6, 1]])})
+    np.testing.assert_array_equal(found["candidates"][:, 2], [[7, 1, 0, 0], [1, 0, 0, 0]])
+
+
+def test_a_run_of_another_vocabulary_is_refused(monkeypatch):
+    run = types.SimpleNamespace(vocabulary=types.SimpleNamespace(hash="one"), model=Writer())
+    other = types.SimpleNamespace(vocabulary=types.SimpleNamespace(hash="two"), model=Counter())
+    monkeypatch.setattr(rerank.runs, "open_run", lambda model_dir: other)
+    with pytest.raises(UserError, match='run in "teacher" has another vocabulary'):
+        rerank.reranked(run, "teacher")

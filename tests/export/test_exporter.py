@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from t2t_vqem import config
 from t2t_vqem.errors import UserError
 from t2t_vqem.export import exporter, fresh_process
 from t2t_vqem.export.format import Format
@@ -70,7 +71,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     out.mkdir()
 
     def interrupted():
-        with exporter.new_folder(str(out)) as folder:
+        with config.new_folder(str(out)) as folder:
             assert os.path.dirname(folder) == str(tmp_path)
             (tmp_path / folder / "part").touch()
             raise KeyboardInterrupt
@@ -79,7 +80,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         interrupted()
     assert os.listdir(tmp_path) == ["out"]
     assert os.listdir(out) == []
-    with exporter.new_folder(str(out)) as folder:
+    with config.new_folder(str(out)) as folder:
         (tmp_path / folder / "whole").touch()
     assert os.listdir(tmp_path) == ["out"]
     assert os.listdir(out) == ["whole"]
@@ -92,9 +93,9 @@ def test_what_is_there_is_not_replaced(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "gone").symlink_to("nowhere")
     for path in (tmp_path, tmp_path / "file", tmp_path / "gone"):
-        with pytest.raises(UserError, match="exists and is no empty folder"), exporter.new_folder(str(path)):
+        with pytest.raises(UserError, match="exists and is no empty folder"), config.new_folder(str(path)):
             pass
-    with pytest.raises(UserError, match="cannot write"), exporter.new_folder(str(tmp_path / "file" / "out")):
+    with pytest.raises(UserError, match="cannot write"), config.new_folder(str(tmp_path / "file" / "out")):
         pass
     assert sorted(os.listdir(tmp_path)) == ["file", "gone"]
 

@@ -114,6 +114,12 @@ def test_a_wide_beam_finds_the_best_of_all_short_outputs():
 
 def test_a_line_is_translated_alike_in_any_company(features):
     model = make()
+    for settings in ({"beam_size": 4}, {"beam_size": 4, "length_penalty": 0.6}, {"num_candidates": 3}):
+        model.decoding = search.Settings(**settings)
+        together = model.infer({"inputs": features["inputs"]})["candidates"].numpy()
+        alone = model.infer({"inputs": features["inputs"][1:, :3]})["candidates"].numpy()
+        np.testing.assert_array_equal(together[1, :, : alone.shape[2]], alone[0])
+        assert not together[1, :, alone.shape[2] :].any()
     model.decoding = search.Settings(temperature=1.0, num_candidates=2, seed=4)
     together = model.infer({"inputs": features["inputs"]})["candidates"].numpy()
     alone = model.infer({"inputs": features["inputs"][1:, :3]})["candidates"].numpy()

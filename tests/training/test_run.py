@@ -121,8 +121,8 @@ def test_it_reports_in_json_and_a_run_directory_is_enough(whole):
     assert {"bleu", "chrf", "reconstruction_bleu"} <= told["final"]["val"].keys()
     run = runs.open_run(str(model_dir))
     assert (run.step, run.metadata.seed, run.problem.name) == (16, 3, "count_ende")
-    saved = variables(model_dir)["model/embedding/.ATTRIBUTES/VARIABLE_VALUE"]
-    np.testing.assert_array_equal(run.model.embedding, saved)
+    saved = variables(model_dir)["model/tokens/table/.ATTRIBUTES/VARIABLE_VALUE"]
+    np.testing.assert_array_equal(run.model.tokens.table, saved)
     inputs = run.vocabulary.encode(["one two"])
     assert run.model.infer({"inputs": tf.constant(inputs)})["outputs"].shape[0] == 1
 
