@@ -82,7 +82,10 @@ def own(model, rows: int) -> Decode:
         inputs = np.zeros([rows, boundary], np.int32)
         for row, ids in enumerate(batch):
             inputs[row, : len(ids)] = ids
-        return compiled(tf.constant(inputs), tf.constant(float(length))).numpy()
+        outputs = compiled(tf.constant(inputs), tf.constant(float(length))).numpy()
+        if np.count_nonzero(outputs, axis=1).min() < length:
+            raise RuntimeError(f"an output ended before its {length} tokens: the times would mean nothing")
+        return outputs
 
     return run
 

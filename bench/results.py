@@ -94,7 +94,7 @@ def _made(rows: list[dict]) -> list[str]:
             f"{entry['seconds'] / 60:.0f} minutes and {entry['evaluation_seconds'] / 60:.0f} of evaluation on "
             f"{machine} (shared), {entry['tokens_per_second']:.0f} target tokens/s "
             f"({entry['padded_tokens_per_second']:.0f} padded); figures at step {', '.join(map(str, steps))}, "
-            f"the best on val."
+            f"{', '.join(sorted({values['checkpoint'] for values in entry['evaluations'].values()}))} on val."
         )
     return lines
 
@@ -130,7 +130,7 @@ def curve(rows: list[dict]) -> str:
             continue
         shown.append(entry["curve"])
         for point in entry["curve"]:
-            cells = [f"{point[key]:.2f}" for key in keys]
+            cells = [f"{point[key]:.2f}" if key in point else "–" for key in keys]
             lines.append(f"| {entry['name']} | {point['step']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
