@@ -177,7 +177,7 @@ def main() -> None:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
-    from t2t_vqem import config
+    from t2t_vqem import files
     from t2t_vqem.training import record
 
     rows = []
@@ -207,7 +207,7 @@ def main() -> None:
             "machine": record.machine(),
             "rows": rows,
         }
-        config.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
+        files.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

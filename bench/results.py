@@ -4,7 +4,8 @@
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- table: FILE --> and <!-- end -->. It needs no TensorFlow.
+docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode) and <!-- end -->. It
+needs no TensorFlow.
 """
 
 import argparse
@@ -13,23 +14,11 @@ import pathlib
 import re
 import shlex
 
-from t2t_vqem import config
+from t2t_vqem import config, files
 from t2t_vqem.errors import UserError
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _KEPT = ("problem", "model", "gin_file", "gin_param", "usr_dir", "train_steps", "seed", "strategy")
-_FIGURES = {
-    "BLEU": ("bleu", ".2f"),
-    "chrF": ("chrf", ".2f"),
-    "BLEU from true latents": ("reconstruction_bleu", ".2f"),
-    "length ratio": ("length_ratio", ".3f"),
-    "nll": ("nll", ".3f"),
-    "latent nll": ("latent_nll", ".3f"),
-    "latent accuracy": ("latent_accuracy", ".3f"),
-    "live codes": ("live_codes", ".0f"),
-    "perplexity": ("codebook_perplexity", ".0f"),
-    "effective codes": ("effective_codes", ".2f"),
-}
 
 
 def row(name: str, run: pathlib.Path) -> dict:
@@ -67,18 +56,7 @@ def add(path: pathlib.Path, new: dict) -> None:
     """Puts a row into a file of rows, in the place of one of the same name."""
     rows = json.loads(path.read_text()) if path.exists() else []
     rows = [old for old in rows if old["name"] != new["name"]] + [new]
-    config.write_atomic(str(path), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
-
-
-def table(rows: list[dict]) -> str:
-    """Returns Markdown: a table of figures by run and split, then how each run was made."""
-    head = ["run", "split", *_FIGURES]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for entry in rows:
-        for split, values in entry["evaluations"].items():
-            cells = [format(values[key], form) if key in values else "–" for key, form in _FIGURES.values()]
-            lines.append(f"| {entry['name']} | {split} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *_made(rows)])
+    files.write_atomic(str(path), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
 def _made(rows: list[dict]) -> list[str]:
@@ -171,7 +149,6 @@ def decode_table(report: dict) -> str:
 
 
 MAKERS = {
-    "table": table,
     "comparison": comparison,
     "curve": curve,
     "train_step": step_table,
@@ -202,7 +179,7 @@ def main() -> None:
         except (OSError, KeyError, UserError) as error:
             parser.error(f"{options.run}: no finished and evaluated run ({error})")
     page = DOCS / "results.md"
-    config.write_atomic(str(page), rewrite(page.read_text(encoding="utf-8")))
+    files.write_atomic(str(page), rewrite(page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

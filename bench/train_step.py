@@ -161,11 +161,11 @@ def main() -> None:
             f"{row['share_of_matmul_rate']:6.2f}"
         )
     if options.output:
-        from t2t_vqem import config
+        from t2t_vqem import files
 
         machine = f"{platform.machine()}, {os.cpu_count()} cores"
         report = {"command": "bench/train_step.py", "turns": options.turns, "machine": machine, "rows": rows}
-        config.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
+        files.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

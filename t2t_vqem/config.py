@@ -4,11 +4,8 @@ A `model_dir` says everything about its run: `config.gin` (the operative configu
 (`RunMetadata`) and `results.json`, beside the checkpoints and TensorBoard events.
 """
 
-import contextlib
 import dataclasses
 import datetime
-import errno
-import fcntl
 import importlib
 import importlib.metadata
 import json
@@ -17,9 +14,7 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +22,7 @@ import gin
 from absl import logging
 from gin import config_parser
 
-from t2t_vqem import registry
+from t2t_vqem import files, registry
 from t2t_vqem.errors import UserError, near
 
 # Configurables beside the registered problems, models and bottlenecks, and the module that defines each with
@@ -164,9 +159,9 @@ def write_run(model_dir: str, metadata: RunMetadata) -> None:
         metadata = dataclasses.replace(metadata, created=there.created, command=there.command)
     folders = {name: _absolute(getattr(metadata, name)) for name in ("data_dir", "usr_dir")}
     metadata = dataclasses.replace(metadata, **folders)
-    write_atomic(os.path.join(model_dir, CONFIG_FILE), _complete_config())
+    files.write_atomic(os.path.join(model_dir, CONFIG_FILE), _complete_config())
     run = json.dumps(dataclasses.asdict(metadata), indent=2, ensure_ascii=False) + "\n"
-    write_atomic(os.path.join(model_dir, RUN_FILE), run)
+    files.write_atomic(os.path.join(model_dir, RUN_FILE), run)
 
 
 def require_same(model_dir: str, there: RunMetadata, **asked: str | int | None) -> None:
@@ -248,98 +243,13 @@ def update_results(model_dir: str, key: str, value: Mapping[str, Any]) -> None:
       UserError: the file is damaged or cannot be written.
     """
     path = os.path.join(model_dir, RESULTS_FILE)
-    with alone_in(model_dir):
+    with files.alone_in(model_dir):
         try:
             results = json.loads(_read(path)) if os.path.exists(path) else {}
         except ValueError as error:
             raise UserError(f"{path} is not JSON ({error}); move it away") from error
         results[key] = dict(value)
-        write_atomic(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-
-
-@contextlib.contextmanager
-def alone_in(folder: str) -> Iterator[None]:
-    """Makes the folder and keeps other processes that ask for the same out of it."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from error
-    try:
-        with contextlib.suppress(OSError):  # not every network file system locks folders
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-def write_atomic(path: str, data: str | bytes) -> None:
-    """Writes a whole file or nothing: to a temporary name in the same folder, which is made, then renames.
-
-    Raises:
-      UserError: the disk is full, the folder read-only, or the like; the text names path and reason.
-    """
-    folder = os.path.dirname(path) or "."
-    temporary = None
-    try:
-        os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes a private file
-        os.replace(temporary, path)
-        temporary = None
-    except OSError as error:
-        mend = (
-            "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose a folder you can write to"
-        )
-        raise UserError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-
-
-def check_new(path: str) -> None:
-    """Raises UserError if there is something at `path` that a new folder would have to replace."""
-    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise UserError(f'--output_dir "{path}" exists and is no empty folder; choose another')
-
-
-@contextlib.contextmanager
-def new_folder(path: str) -> Iterator[str]:
-    """Yields a folder beside `path` that is renamed to it when the block ends, or removed on an error.
-
-    Raises:
-      UserError: see `check_new`; or the folder cannot be made.
-    """
-    check_new(path)
-    path = os.path.realpath(path)
-    parent, name = os.path.split(path)
-    with _writing(path):
-        os.makedirs(parent, exist_ok=True)
-        temporary = tempfile.mkdtemp(dir=parent, prefix=f".{name}.")
-    try:
-        yield temporary
-        with _writing(path):
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o777 & ~umask)  # mkdtemp makes a private folder
-            os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # unless it has its name
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"cannot write {path}: {reason}; make room or choose another folder") from error
+        files.write_atomic(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
 def _read(path: str) -> str:

@@ -1,9 +1,7 @@
 import dataclasses
-import errno
 import json
 import multiprocessing
 import os
-import stat
 
 import gin
 import pytest
@@ -214,40 +212,6 @@ def test_results_are_updated_entry_by_entry(tmp_path):
     (tmp_path / "results.json").write_text("[")
     with pytest.raises(UserError, match="not JSON"):
         config.update_results(str(tmp_path), "val", {})
-
-
-def test_write_atomic_makes_folders_and_ordinary_files(tmp_path):
-    path = tmp_path / "a" / "b.txt"
-    config.write_atomic(str(path), "héllo")
-    config.write_atomic(str(path), b"bytes")
-    assert path.read_bytes() == b"bytes"
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
-
-
-@pytest.mark.parametrize(
-    ("number", "message"),
-    [(errno.ENOSPC, "No space left on device; make room"), (errno.EROFS, "Read-only file system; choose")],
-)
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, number, message):
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def fail(handle):
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(UserError, match=f"{path}: {message}"):
-        config.write_atomic(str(path), "new")
-    assert path.read_text() == "old"
-    assert os.listdir(tmp_path) == ["file"]
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write"):
-        config.write_atomic(str(tmp_path / "file" / "run.json"), "x")
 
 
 def _set_entries(model_dir, name):

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "t2t_vqem"
 
-FOUNDATIONS = {"errors", "fusion", "context", "registry", "config", "search"}
+FOUNDATIONS = {"errors", "files", "progress", "fusion", "context", "registry", "config", "search"}
 BUILDING_BLOCKS = {
     "errors",
     "fusion",
@@ -21,12 +21,14 @@ ABOVE_MODELS = FOUNDATIONS | {"models", "bottlenecks", "layers", "problems"}
 # part -> the parts it may import, besides itself
 ALLOWED = {
     "errors": set(),
+    "files": {"errors"},
+    "progress": set(),
     "fusion": set(),
     "context": {"fusion"},
     "search": {"errors", "context"},
     "registry": {"errors"},
-    "config": {"errors", "registry"},
-    "problems": {"errors", "registry", "config"},
+    "config": {"errors", "files", "registry"},
+    "problems": {"errors", "files", "progress", "registry", "config"},
     "layers": BUILDING_BLOCKS,
     "bottlenecks": BUILDING_BLOCKS | {"layers"},
     "models": FOUNDATIONS | {"layers", "bottlenecks"},

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags as absl_flags
 from absl import logging
 
-from t2t_vqem import config
+from t2t_vqem import config, files
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
 
     from t2t_vqem.training import averaging, checkpoints, runs
 
-    config.check_new(FLAGS.output_dir)
+    files.check_new(FLAGS.output_dir)
     if argv:
         averaged = averaging.listed(argv)
         FLAGS.model_dir = averaging.run_of(averaged[max(averaged)])

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags as absl_flags
 from absl import logging
 
-from t2t_vqem import config, registry
+from t2t_vqem import config, files, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     if missing:
         logging.info("distiller: parts %s are still to be made, by other shards", missing)
     else:
-        with config.alone_in(outputs.folder):  # one of several shards that end together is the first
+        with files.alone_in(outputs.folder):  # one of several shards that end together is the first
             if outputs.teacher is None:
                 logging.info("distiller: all parts are there; scoring the teacher on %s", base.dev_split)
                 inputs, references = base.texts(base.dev_split, data_dir)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
-from t2t_vqem import config
+from t2t_vqem import config, files
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
@@ -74,7 +74,7 @@ def _evaluate() -> None:
     from t2t_vqem.decoding import lines, rerank
     from t2t_vqem.evaluation import latency
     from t2t_vqem.evaluation.translation import TranslationEvaluator, evenly
-    from t2t_vqem.training import record, runs
+    from t2t_vqem.training import record, runs, summaries
 
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     splits = _splits(run.problem)
@@ -91,8 +91,8 @@ def _evaluate() -> None:
             evaluation = evaluator.evaluate_with_hypotheses(run.model, model)
             if hypotheses:
                 hypotheses.write(evaluation.hypotheses)
-            figures = {k: v for k, v in evaluation.values.items() if k != "samples" and _is_figure(v)}
-            figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, "search": searched, **figures}
+            figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, "search": searched}
+            figures |= summaries.figures(evaluation.values)
             reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
             _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
             print(f"\n{evaluation.values['samples']}\n", flush=True)
@@ -127,24 +127,24 @@ def _compare(texts: Sequence[str]) -> None:
     competitors = [_open(entry) for entry in comparison.parse_entries(texts)]
     split = FLAGS.split or competitors[0].run.problem.dev_split
     with contextlib.ExitStack() as stack:
-        files, prefix = {}, None
+        reports, prefix = {}, None
         if FLAGS.output:
             from t2t_vqem.evaluation import picture
 
             folder = os.path.isdir(FLAGS.output) or FLAGS.output.endswith("/")
             prefix = os.path.join(FLAGS.output, f"compare_{split}") if folder else FLAGS.output
             for suffix in (".md", ".json"):  # begun before the work: a folder without rights is found at once
-                files[suffix] = stack.enter_context(lines.NewFile(prefix + suffix))
+                reports[suffix] = stack.enter_context(lines.NewFile(prefix + suffix))
         report = comparison.compare(competitors, split, single=FLAGS.latency_sentences)
         failed = [row["name"] for row in report["runs"] if "error" in row]
         table = comparison.markdown(report)
         print(table, flush=True)
         if prefix:
-            files[".md"].write([table])
-            files[".json"].write([json.dumps(report, indent=1, ensure_ascii=False)])
+            reports[".md"].write([table])
+            reports[".json"].write([json.dumps(report, indent=1, ensure_ascii=False)])
             if len(failed) < len(competitors):
                 png = picture.quality_against_latency(report, record.machine_line(report["machine"]))
-                config.write_atomic(f"{prefix}.png", png)
+                files.write_atomic(f"{prefix}.png", png)
     print(json.dumps(report, ensure_ascii=False))
     if failed:
         raise UserError(f"failed to translate, and have no figures: {', '.join(failed)}; the table says why")
@@ -172,10 +172,6 @@ def _splits(problem: Any) -> list[str]:
     if FLAGS.hypotheses and len(splits) > 1:
         raise UserError(f"--hypotheses is one file, and --split names {len(splits)} splits; give one")
     return [problem.require_split(split.strip()) for split in splits]
-
-
-def _is_figure(value: object) -> bool:
-    return isinstance(value, int | float | str)
 
 
 def _print_table(title: str, figures: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ import os
 
 from absl import flags as absl_flags
 
-from t2t_vqem import config
+from t2t_vqem import files
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.export import ctranslate2_model, exporter, saved_model
     from t2t_vqem.training import runs
 
-    config.check_new(FLAGS.output_dir)
+    files.check_new(FLAGS.output_dir)
     form = ctranslate2_model.CTranslate2() if FLAGS.format == "ctranslate2" else saved_model.SavedModel()
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype=form.dtype)
     manifest = exporter.export(run, FLAGS.output_dir, form)

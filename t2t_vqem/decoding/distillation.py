@@ -2,15 +2,13 @@
 
 import hashlib
 import os
-import time
 from collections.abc import Sequence
 from typing import Protocol
 
 from absl import logging
 
 from t2t_vqem.decoding.translator import Translator
-
-_REPORT_SECONDS = 10.0
+from t2t_vqem.progress import Progress
 
 
 class Outputs(Protocol):
@@ -49,18 +47,12 @@ def translate(
     todo = [part for part in range(index, len(parts), count) if not outputs.has(part)]
     total = sum(len(parts[part]) for part in todo)
     logging.info("distiller: %d of %d parts to do, %d lines", len(todo), len(parts), total)
-    start = reported = time.monotonic()
-    done = 0
+    progress = Progress("distiller", total, "sentences")
     for part in todo:
         own = sources[parts[part].start : parts[part].stop]
         before = translator.truncated
         outputs.write(part, own, list(translator.translate(own)), translator.truncated - before)
-        done += len(own)
-        now = time.monotonic()
-        if now - reported > _REPORT_SECONDS or done == total:
-            reported, rate = now, done / (now - start)
-            left = divmod(round((total - done) / rate), 60)
-            logging.info(
-                "distiller: %d of %d lines, %.1f sentences/s, %d:%02d left", done, total, rate, *left
-            )
+        progress.made(len(own))
+    if todo:
+        progress.report()
     return [part for part in range(len(parts)) if not outputs.has(part)]

@@ -111,7 +111,7 @@ class TextInput:
 class NewFile:
     """A file of lines that appears whole, when the block it is used in ends, or, on an error, not at all.
 
-    Like `config.write_atomic`, for what is written bit by bit. Every failure to write is a UserError.
+    Like `files.write_atomic`, for what is written bit by bit. Every failure to write is a UserError.
     """
 
     def __init__(self, path: str):

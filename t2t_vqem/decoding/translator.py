@@ -33,10 +33,15 @@ def one_line(text: str) -> str:
     return " ".join(text.splitlines())
 
 
+def rows_per_line(model: InferenceModel) -> int:
+    """Returns how many rows of a batch the model makes of each line: those of its search or of its candidates."""
+    decoding = getattr(model, "decoding", None)
+    return max(decoding.width, decoding.candidates) if decoding else 1
+
+
 def rows_by_boundary(model: InferenceModel, boundaries: Sequence[int], batch_tokens: int) -> dict[int, int]:
     """Returns how many lines of each length make a batch: several candidates a line count as several lines."""
-    decoding = getattr(model, "decoding", None)
-    width = max(decoding.width, decoding.candidates) if decoding else 1
+    width = rows_per_line(model)
     return {boundary: max(1, batch_tokens // boundary // width) for boundary in boundaries}
 
 

@@ -13,17 +13,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
-from t2t_vqem.decoding.translator import Inference, InferenceModel, Translator, Vocabulary
+from t2t_vqem.decoding.translator import Inference, InferenceModel, Translator, Vocabulary, rows_per_line
 from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.progress import Progress
 from t2t_vqem.training import record
-from t2t_vqem.training.summaries import clock
 
 BATCH = 32  # sentences, of the throughput figure
 ROUNDS = 3
 BATCHED = 10  # times as many sentences are timed in batches as one by one
-_REPORT_SECONDS = 10.0
 
 
 class System:
@@ -38,9 +36,7 @@ class System:
         self, model: InferenceModel, vocabulary: Vocabulary, *, boundaries: Sequence[int], single: int = 100
     ):
         """Traces nothing yet; `boundaries` are lengths in tokens, `single` the lines to time one by one."""
-        decoding = getattr(model, "decoding", None)
-        width = max(decoding.width, decoding.candidates) if decoding else 1
-        batch_tokens = BATCH * max(boundaries) * width
+        batch_tokens = BATCH * max(boundaries) * rows_per_line(model)
         self._translator = Translator(
             model, vocabulary, boundaries=boundaries, batch_tokens=batch_tokens, max_rows=BATCH
         )
@@ -63,11 +59,11 @@ class System:
             raise ValueError("no sentences to time")
         windows = [[sentences[place] for place in places] for places in batched]
         outputs = [""] * len(sentences)
-        progress = _Progress(f"translating with {name}", len(windows))
+        progress = Progress(f"translating with {name}", len(windows), "batches")
         for places, texts in zip(batched, self._translator.translate_windows(windows), strict=True):
             for place, text in zip(places, texts, strict=True):
                 outputs[place] = text
-            progress.step()
+            progress.made()
         self.batches = [windows[i] for i in evenly(len(windows), math.ceil(self._batched / BATCH))]
         textual = sorted(place for places in batched for place in places)
         self.lines = [sentences[textual[i]] for i in evenly(len(textual), self._single)]
@@ -131,7 +127,7 @@ def _in_turns(what: str, contestants: Sequence[Sequence[Callable[[], Any]]]) -> 
     """Returns the seconds that each contestant's calls take, the median over rounds; logs the progress."""
     seconds = [np.zeros([ROUNDS, len(calls)]) for calls in contestants]
     longest = max(map(len, contestants))
-    progress = _Progress(f"timing {what}", ROUNDS * longest)
+    progress = Progress(f"timing {what}", ROUNDS * longest, "turns")
     for turn in range(ROUNDS * longest):
         number, place = divmod(turn, longest)
         for i in range(len(contestants)):
@@ -140,21 +136,5 @@ def _in_turns(what: str, contestants: Sequence[Sequence[Callable[[], Any]]]) -> 
                 begun = time.perf_counter()
                 contestants[contestant][place]()
                 seconds[contestant][number, place] = time.perf_counter() - begun
-        progress.step()
+        progress.made()
     return [np.median(rounds, axis=0) for rounds in seconds]
-
-
-class _Progress:
-    """Logs every ten seconds how far a loop has come, and how long the rest will take."""
-
-    def __init__(self, what: str, total: int):
-        self._what, self._total, self._done = what, total, 0
-        self._start = self._reported = time.perf_counter()
-
-    def step(self) -> None:
-        self._done += 1
-        now = time.perf_counter()
-        if now - self._reported >= _REPORT_SECONDS:
-            self._reported = now
-            eta = clock((now - self._start) * (self._total / self._done - 1))
-            logging.info("%s: %d of %d, ETA %s", self._what, self._done, self._total, eta)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from t2t_vqem import config, search
+from t2t_vqem import files, search
 from t2t_vqem.decoding.translator import one_line
 from t2t_vqem.errors import UserError
 from t2t_vqem.export.format import Format, Windows
@@ -54,7 +54,7 @@ class CTranslate2(Format):
         run.model.decoding = search.Settings.greedy()
         pieces = run.vocabulary.pieces(range(run.vocabulary.size))
         save(run.model, pieces, folder, run.train_config.boundaries[-1])
-        config.write_atomic(os.path.join(folder, VOCABULARY_FILE), run.vocabulary.model)
+        files.write_atomic(os.path.join(folder, VOCABULARY_FILE), run.vocabulary.model)
 
     def translate(self, run: Run, folder: str, windows: Windows) -> Windows:
         """Runs CTranslate2 on a CPU, in float32, greedily, with the decoder's limits on lengths."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from t2t_vqem import config
+from t2t_vqem import config, files
 from t2t_vqem.decoding.translator import Translator
 from t2t_vqem.errors import UserError
 from t2t_vqem.export.format import Format, Windows
@@ -31,7 +31,7 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
         raise UserError(f"{run.metadata.model} is no translation model; only those can be exported")
     # An export is not compiled for each shape, so what it is compared with must not be either: that rounds otherwise.
     run.model.decoding = dataclasses.replace(run.model.decoding, compile=False)
-    with config.new_folder(output_dir) as folder:
+    with files.new_folder(output_dir) as folder:
         logging.info("writing %s of step %d", run.metadata.model, run.step)
         form.write(run, folder)
         windows, origin = sample(run)
@@ -53,7 +53,7 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
             "versions": config.package_versions(),
         }
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        config.write_atomic(os.path.join(folder, MANIFEST), text)
+        files.write_atomic(os.path.join(folder, MANIFEST), text)
     return manifest
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from t2t_vqem import config, registry
+from t2t_vqem import files, registry
 from t2t_vqem.errors import UserError
 from t2t_vqem.problems.translation import VOCABULARY, TranslationProblem
 
@@ -60,7 +60,7 @@ class Outputs:
         """
         there = self.plan
         if there is None:
-            config.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
+            files.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
             there = self.plan
         for key in plan | there:
             if there.get(key) != plan.get(key):
@@ -89,7 +89,7 @@ class Outputs:
         path = self._path(part)
         for left in glob.glob(os.path.join(glob.escape(self.folder), f".{os.path.basename(path)}.*")):
             os.unlink(left)  # by a process that was killed in the midst of this part
-        config.write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
+        files.write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
 
     def read(self, part: int, sources: Sequence[str]) -> tuple[list[str], int]:
         """Returns the outputs of a part and how many sources were cut.
@@ -122,7 +122,7 @@ class Outputs:
     def finish(self, teacher: Mapping[str, Any]) -> None:
         """Says of the teacher what the manifest of the distilled data will carry."""
         text = json.dumps(teacher, indent=1, ensure_ascii=False)
-        config.write_atomic(os.path.join(self.folder, _TEACHER), text + "\n")
+        files.write_atomic(os.path.join(self.folder, _TEACHER), text + "\n")
 
     def _path(self, part: int) -> str:
         return os.path.join(self.folder, f"part-{part:05d}.json")

@@ -15,7 +15,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,14 +22,14 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from t2t_vqem import config
+from t2t_vqem import files
 from t2t_vqem.errors import UserError
 from t2t_vqem.problems import shards
+from t2t_vqem.progress import Progress
 
 _PLAN = "plan.json"
 _DONE = ".done"
 _SPAWN_FROM = 100_000  # examples; fewer are written sooner than processes have started
-_REPORT_SECONDS = 10.0
 
 
 class Shard(NamedTuple):
@@ -81,7 +80,7 @@ def resume(folder: str, plan: dict[str, Any]) -> None:
         if not same or name.endswith(".tmp") or name.startswith("."):
             os.remove(os.path.join(folder, name))
     if not same:
-        config.write_atomic(path, text)
+        files.write_atomic(path, text)
 
 
 def write_shards(
@@ -97,12 +96,12 @@ def write_shards(
       UserError: a shard cannot be written, or a worker was killed.
     """
     entries: dict[str, dict[str, Any]] = {}
-    progress = _Progress(total)
+    progress = Progress("datagen", total, "examples")
 
     def finish(name: str, entry: dict[str, Any]) -> None:
-        config.write_atomic(os.path.join(folder, name + _DONE), json.dumps(entry, sort_keys=True))
+        files.write_atomic(os.path.join(folder, name + _DONE), json.dumps(entry, sort_keys=True))
         entries[name] = entry
-        progress.wrote(entry["examples"])
+        progress.made(entry["examples"])
 
     def unfinished() -> Iterator[Shard]:
         for shard in todo:
@@ -124,7 +123,7 @@ def write_shards(
 
 def publish(folder: str, final: str, manifest: dict[str, Any]) -> None:
     """Writes the manifest, clears what only the run needed, and gives the folder its final name."""
-    config.write_atomic(os.path.join(folder, shards.MANIFEST), json.dumps(manifest, indent=1) + "\n")
+    files.write_atomic(os.path.join(folder, shards.MANIFEST), json.dumps(manifest, indent=1) + "\n")
     for name in os.listdir(folder):
         if name == _PLAN or name.endswith(_DONE):
             os.remove(os.path.join(folder, name))
@@ -198,33 +197,3 @@ def _begin_worker() -> None:
         tf.config.list_physical_devices()
     finally:
         os.dup2(stderr, 2)
-
-
-class _Progress:
-    """Counts examples written and says now and then how long the rest takes."""
-
-    def __init__(self, total: int):
-        self._total = total
-        self._done = self._written = 0
-        self._start = self._reported = time.monotonic()
-
-    def kept(self, examples: int) -> None:
-        self._done += examples
-
-    def wrote(self, examples: int) -> None:
-        self._done += examples
-        self._written += examples
-        if time.monotonic() - self._reported > _REPORT_SECONDS:
-            self.report()
-
-    def report(self) -> None:
-        self._reported = time.monotonic()
-        rate = self._written / max(self._reported - self._start, 1e-9)
-        left = (self._total - self._done) / rate if rate else 0.0
-        logging.info(
-            "datagen: %d of %d examples, %d examples/s, %d:%02d left",
-            self._done,
-            self._total,
-            rate,
-            *divmod(round(left), 60),
-        )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from absl import logging
 
-from t2t_vqem import config
+from t2t_vqem import files
 from t2t_vqem.errors import UserError
 from t2t_vqem.problems import generation, shards, vocabulary
 from t2t_vqem.problems.metrics import sacrebleu_scores
@@ -92,7 +92,7 @@ class TranslationProblem(Problem):
             generation.resume(partial, plan)
             path = os.path.join(partial, VOCABULARY)
             if not os.path.exists(path):
-                config.write_atomic(path, self._make_vocabulary(partial, surveys[self.train_split].sample))
+                files.write_atomic(path, self._make_vocabulary(partial, surveys[self.train_split].sample))
             entries = generation.write_shards(
                 partial,
                 self._shards(surveys),

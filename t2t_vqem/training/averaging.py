@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from t2t_vqem import config
+from t2t_vqem import config, files
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Model
 from t2t_vqem.training import checkpoints, runs
@@ -99,6 +99,6 @@ def write_run(output_dir: str, run: runs.Run, averaged: dict[int, str]) -> None:
         averaged={"checkpoints": [os.path.abspath(path) for path in averaged.values()]},
     )
     best = checkpoints.Best(max(averaged), metric=None, value=None, weights="average")
-    with config.new_folder(output_dir) as folder:
+    with files.new_folder(output_dir) as folder:
         checkpoints.keep_best(folder, run.model, best)
         runs.write_run(folder, metadata, run.vocabulary)

@@ -16,7 +16,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from t2t_vqem import config
+from t2t_vqem import files
 from t2t_vqem.errors import UserError
 from t2t_vqem.training.moving_average import MovingAverage
 
@@ -130,7 +130,7 @@ def keep_best(model_dir: str, model: keras.layers.Layer, best: Best) -> None:
     path = os.path.join(folder, name)
     with _writing(path):
         tf.train.Checkpoint(**state(model=model), step=step).write(path)
-    config.write_atomic(os.path.join(folder, BEST_FILE), json.dumps(best._asdict()) + "\n")
+    files.write_atomic(os.path.join(folder, BEST_FILE), json.dumps(best._asdict()) + "\n")
     for path in glob.glob(os.path.join(glob.escape(folder), "ckpt-*")):
         if os.path.basename(path).split(".")[0] != name and os.path.isfile(path):
             os.unlink(path)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from absl import logging
 
-from t2t_vqem import config, registry
+from t2t_vqem import config, files, registry
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Model
 from t2t_vqem.problems.problem import Problem
@@ -35,7 +35,7 @@ class Run(NamedTuple):
 def write_run(model_dir: str, metadata: config.RunMetadata, vocabulary: Vocabulary) -> None:
     """Writes what `open_run` reads beside the checkpoints; see `config.write_run`, which it calls first."""
     config.write_run(model_dir, metadata)
-    config.write_atomic(os.path.join(model_dir, VOCABULARY_FILE), vocabulary.model)
+    files.write_atomic(os.path.join(model_dir, VOCABULARY_FILE), vocabulary.model)
 
 
 def open_run(

@@ -1,6 +1,5 @@
 """What a run tells: one log line now and then, and TensorBoard's events."""
 
-import math
 import os
 from collections.abc import Mapping
 
@@ -8,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from t2t_vqem.models.model import Model
+from t2t_vqem.progress import clock
 from t2t_vqem.training.record import Amounts
 
 EVENTS_DIR = "events"
@@ -74,14 +74,6 @@ def numbers(values: Mapping[str, Value]) -> dict[str, float]:
 def figures(values: Mapping[str, Value]) -> dict[str, float | str]:
     """Returns the numbers of an evaluator's values, and the signatures of their metrics."""
     return numbers(values) | {key: value for key, value in values.items() if key.endswith("_signature")}
-
-
-def clock(seconds: float) -> str:
-    """Returns seconds as h:mm:ss."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 class Events:

@@ -1,13 +1,11 @@
 """What surrounds every format: the folder that appears whole, the sample, the comparison."""
 
 import os
-import stat
 import subprocess
 import sys
 
 import pytest
 
-from t2t_vqem import config
 from t2t_vqem.errors import UserError
 from t2t_vqem.export import exporter, fresh_process
 from t2t_vqem.export.format import Format
@@ -64,40 +62,6 @@ def test_the_sample_is_of_the_data_where_they_are(make_run):
     assert windows[1:] == [[line] for line in windows[0][:3]]
     assert "" in windows[0]
     assert max(map(len, run.vocabulary.encode(windows[0]))) > 20
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-
-    def interrupted():
-        with config.new_folder(str(out)) as folder:
-            assert os.path.dirname(folder) == str(tmp_path)
-            (tmp_path / folder / "part").touch()
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert os.listdir(tmp_path) == ["out"]
-    assert os.listdir(out) == []
-    with config.new_folder(str(out)) as folder:
-        (tmp_path / folder / "whole").touch()
-    assert os.listdir(tmp_path) == ["out"]
-    assert os.listdir(out) == ["whole"]
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask
-
-
-def test_what_is_there_is_not_replaced(tmp_path):
-    (tmp_path / "file").touch()
-    (tmp_path / "gone").symlink_to("nowhere")
-    for path in (tmp_path, tmp_path / "file", tmp_path / "gone"):
-        with pytest.raises(UserError, match="exists and is no empty folder"), config.new_folder(str(path)):
-            pass
-    with pytest.raises(UserError, match="cannot write"), config.new_folder(str(tmp_path / "file" / "out")):
-        pass
-    assert sorted(os.listdir(tmp_path)) == ["file", "gone"]
 
 
 def test_the_fresh_process_does_not_know_the_package():
