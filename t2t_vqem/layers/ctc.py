@@ -69,6 +69,18 @@ def collapse(paths: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.where(kept, paths, BLANK), order, batch_dims=1)
 
 
+def best_path(logits: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the labels of the likeliest path, as `collapse`, and its log probability [batch].
+
+    That is a lower bound of the labels' own, which sums over all their paths. `logits` [batch, time, classes];
+    `mask` [batch, time] says which frames are real.
+    """
+    logits = tf.cast(logits, tf.float32)
+    path = tf.where(mask, tf.argmax(logits, axis=-1, output_type=tf.int32), BLANK)
+    best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
+    return collapse(path), tf.reduce_sum(tf.where(mask, best, 0.0), axis=1)
+
+
 @fused
 def _log_probabilities(logits: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     """Returns float32 [positions, n], those of `ids` [positions, n] under `logits` [positions, classes].

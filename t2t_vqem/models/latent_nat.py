@@ -13,6 +13,7 @@ from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.attention import positions
 from t2t_vqem.layers.convolution import Compressor, Decompressor
+from t2t_vqem.layers.ctc import best_path, ctc_loss
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.translation import PAD_ID, TranslationModel, at_length, token_count, until_end
@@ -43,6 +44,7 @@ class LatentNAT(TranslationModel):
         reveal_steps: int = 10_000,
         target_masking: float = 0.0,
         compressor_attends: bool = False,
+        ctc_places: int = 0,
         max_length_ratio: float = 2.0,
     ):
         """Makes the layers.
@@ -55,6 +57,8 @@ class LatentNAT(TranslationModel):
             to none at `reveal_steps`.
           target_masking: share of the target tokens that the compressor does not see in training.
           compressor_attends: whether the compressor also reads the source; no gain in the paper (section 4).
+          ctc_places: 2 or more: as many places of the decoder for each token that the latents stand for, every one a
+            token or a blank, and all alignments summed (CTC). 0: each token has one place, its own.
           max_length_ratio: no output is longer than this times the source, plus 10 tokens.
 
         Raises:
@@ -73,6 +77,8 @@ class LatentNAT(TranslationModel):
         self.require_whole(1, predictor_layers=predictor_layers, decoder_layers=decoder_layers)
         self.require_whole(0, num_compress_steps=num_compress_steps, reveal_steps=reveal_steps)
         self.require_share(reveal=reveal, target_masking=target_masking)
+        fits = type(ctc_places) is int and (ctc_places == 0 or ctc_places >= 2)
+        self.require(fits, "ctc_places", ctc_places, "0, or a whole number of 2 or more")
         self.group = 2**num_compress_steps
         self.num_codes = num_codes
         self.reveal = reveal
@@ -92,6 +98,8 @@ class LatentNAT(TranslationModel):
         self.latent_out = keras.layers.Dense(num_codes + 1, name="latent_out")  # the codes and the end code
         self.decompress_in = keras.layers.Dense(dim, name="decompress_in")
         self.decompressor = Decompressor(num_compress_steps, dim, dropout, name="decompressor")
+        self.places = max(1, ctc_places)
+        self.split = keras.layers.Dense(ctc_places * dim, name="split") if ctc_places else None
         self.decoder = Transformer(decoder_layers, **self.stack, cross_attention=True, name="decoder")
 
     @property
@@ -111,25 +119,24 @@ class LatentNAT(TranslationModel):
         hidden, hidden_mask = self._decompress(latents.quantized, latent_mask, training)
         hidden, revealed = self._reveal(hidden, embedded, training)
         logits = self._decode(hidden, hidden_mask, memory, memory_mask, training)
-
-        nll, correct = self.token_losses(logits, targets, training)
-        hidden_share = 1.0 if training is None else 1.0 - self._reveal_share(training)
-        scored = tf.cast(token_mask & ~revealed, tf.float32)
-        # Dividing by the share that is hidden keeps the objective's scale while the reveal is annealed.
-        token_loss = losses.masked_sum(nll / hidden_share, scored)
+        if self.split is None:
+            nll, token_metrics = self._place_loss(logits, targets, token_mask & ~revealed, training)
+        else:
+            frames = tf.math.count_nonzero(hidden_mask, axis=1, dtype=tf.int32)
+            nll, token_metrics = tf.reduce_sum(ctc_loss(logits, targets, frames)[0]), {}
         tokens = token_count(targets)
         norm = tf.reduce_sum(tf.square(tf.cast(encoded, tf.float32)), axis=-1)
         return ModelOutput(
-            logits=tf.reshape(logits, [*tf.unstack(tf.shape(targets)), logits.shape[-1]]),
+            logits=logits,
             losses={
-                "nll": LossTerm(token_loss.sum, tokens),
+                "nll": LossTerm(nll, tokens),
                 "latent_nll": latent_nll,
                 "commitment_loss": latents.loss,
             },
             weight=tokens,
             statistics={"latents": latents.statistics},
             metrics={
-                "token_accuracy": losses.masked_sum(correct, scored),
+                **token_metrics,
                 "encoding_norm2": losses.masked_sum(norm, latent_mask),
                 **latent_metrics,
                 **latents.metrics,
@@ -154,10 +161,10 @@ class LatentNAT(TranslationModel):
             rows = [batch * number, length]
             parts = (tf.reshape(part[:, :, :length], rows) for part in (codes, code_mask))
             outputs, scores = self.decode_codes(*parts, memory, memory_mask)
-            return tf.pad(outputs, [[0, 0], [0, (most - length) * self.group]]), scores
+            return tf.pad(outputs, [[0, 0], [0, (most - length) * self.group * self.places]]), scores
 
         outputs, scores = at_length(decode, found.lengths, most)
-        outputs = tf.reshape(outputs, [batch, number, most * self.group])
+        outputs = tf.reshape(outputs, [batch, number, most * self.group * self.places])
         scores = found.scores + tf.reshape(scores, [batch, number])
         best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)
         return best | {"calls": found.steps + 1}
@@ -213,15 +220,18 @@ class LatentNAT(TranslationModel):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the likeliest tokens given `codes` [batch, latents], and their log probability.
 
-        Tokens are int32 [batch, latents * 2^n_c], pad after the first eos; the log probability [batch] is
-        summed up to that eos.
+        Tokens are int32 [batch, latents * 2^n_c * places], pad after the first eos; the log probability [batch] is
+        summed up to that eos, or with CTC that of the likeliest path.
         """
         hidden, hidden_mask = self._decompress(self.bottleneck.embed(codes), code_mask, None)
         logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None), tf.float32)
-        tokens = tf.reshape(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.shape(hidden_mask))
+        if self.split is not None:
+            tokens, score = best_path(logits, hidden_mask)
+            return tf.where(until_end(tokens), tokens, PAD_ID), score
+        tokens = tf.argmax(logits, axis=-1, output_type=tf.int32)
         best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
         kept = until_end(tokens) & hidden_mask
-        score = tf.reduce_sum(tf.where(kept, tf.reshape(best, tf.shape(kept)), 0.0), axis=1)
+        score = tf.reduce_sum(tf.where(kept, best, 0.0), axis=1)
         return tf.where(kept, tokens, PAD_ID), score
 
     def _pad_to_group(self, targets: tf.Tensor) -> tf.Tensor:
@@ -277,11 +287,27 @@ class LatentNAT(TranslationModel):
         accuracy = losses.masked_sum(tf.reduce_mean(tf.cast(correct, tf.float32), axis=-1), flat_mask)
         return losses.masked_sum(nll, flat_mask), {"latent_accuracy": accuracy}
 
+    def _place_loss(
+        self, logits: tf.Tensor, targets: tf.Tensor, scored: tf.Tensor, training: Training | None
+    ) -> tuple[tf.Tensor, dict[str, LossTerm]]:
+        """Cross-entropy, in nats, of each token at its own place, where `scored` [batch, length]."""
+        nll, correct = self.token_losses(tf.reshape(logits, [-1, logits.shape[-1]]), targets, training)
+        # Dividing by the share that is hidden keeps the objective's scale while the reveal is annealed.
+        hidden_share = 1.0 if training is None else 1.0 - self._reveal_share(training)
+        scored = tf.cast(scored, tf.float32)
+        accuracy = losses.masked_sum(correct, scored)
+        return losses.masked_sum(nll / hidden_share, scored).sum, {"token_accuracy": accuracy}
+
     def _decompress(
         self, quantized: tf.Tensor, latent_mask: tf.Tensor, training: Training | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what each place of the decoder starts from, [batch, places, dim], and which places are real."""
         hidden = self.tokens.placed(self.decompress_in(tf.cast(quantized, self.compute_dtype)))
-        return self.decompressor(hidden, mask=latent_mask, training=training)
+        hidden, mask = self.decompressor(hidden, mask=latent_mask, training=training)
+        if self.split is None:
+            return hidden, mask
+        hidden = tf.reshape(self.split(hidden), [tf.shape(hidden)[0], -1, self.dim])
+        return hidden, tf.repeat(mask, self.places, axis=1)
 
     def _reveal_share(self, training: Training) -> tf.Tensor:
         step = tf.cast(training.step, tf.float32)
@@ -290,12 +316,12 @@ class LatentNAT(TranslationModel):
     def _reveal(
         self, hidden: tf.Tensor, embedded: tf.Tensor, training: Training | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Replaces a share of the decoder's inputs by true target embeddings; says where, [batch, length]."""
-        shape = tf.shape(hidden)[:2]
+        """Replaces a share of the decoder's inputs by true target embeddings; says where, [batch, places]."""
         if training is None or self.reveal == 0.0:
-            return hidden, tf.zeros(shape, tf.bool)
+            return hidden, tf.zeros(tf.shape(hidden)[:2], tf.bool)
         revealed = training.uniform([hidden.shape[0], hidden.shape[1]]) < self._reveal_share(training)
-        return tf.where(revealed[:, :, None], embedded, hidden), revealed
+        shown = tf.repeat(embedded, self.places, axis=1)
+        return tf.where(revealed[:, :, None], shown, hidden), revealed
 
     def _decode(
         self,
@@ -305,6 +331,8 @@ class LatentNAT(TranslationModel):
         memory_mask: tf.Tensor,
         training: Training | None,
     ) -> tf.Tensor:
+        """Returns logits [batch, places, vocab]."""
         x = self.tokens.placed(hidden, training)
         x = self.decoder(x, mask=hidden_mask, memory=memory, memory_mask=memory_mask, training=training)
-        return self.tokens.logits(x)
+        logits = self.tokens.logits(x)
+        return tf.reshape(logits, [*tf.unstack(tf.shape(hidden_mask)), logits.shape[-1]])

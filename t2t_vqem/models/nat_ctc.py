@@ -12,7 +12,7 @@ from t2t_vqem import registry, search
 from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.errors import UserError
 from t2t_vqem.layers import losses
-from t2t_vqem.layers.ctc import BLANK, collapse, ctc_loss
+from t2t_vqem.layers.ctc import best_path, ctc_loss
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.one_pass import OnePassTranslator
 from t2t_vqem.models.translation import EOS_ID, PAD_ID, token_count, until_end
@@ -92,10 +92,8 @@ class CTCNAT(OnePassTranslator):
                 "decode.beam_size and decode.num_candidates must not be above 1"
             )
         logits, mask = self._decode(features["inputs"])
-        log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-        path = tf.where(mask, tf.argmax(logits, axis=-1, output_type=tf.int32), BLANK)
-        score = tf.reduce_sum(tf.where(mask, tf.reduce_max(log_probabilities, axis=-1), 0.0), axis=1)
-        tokens = collapse(tf.where(until_end(path) & (path != EOS_ID), path, BLANK))
+        tokens, score = best_path(logits, mask)
+        tokens = tf.where(until_end(tokens) & (tokens != EOS_ID), tokens, PAD_ID)
         ends = tf.one_hot(
             tf.math.count_nonzero(tokens, axis=1), tf.shape(tokens)[1] + 1, EOS_ID, dtype=tf.int32
         )

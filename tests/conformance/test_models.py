@@ -12,12 +12,18 @@ from t2t_vqem.training.step import TrainStep
 VOCAB = 30
 STACK = {"dim": 8, "filter_size": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.1}
 LATENT = {"num_codes": 8, "num_compress_steps": 1, "predictor_layers": 1, "reveal_steps": 4}
-MODELS = {"latent_nat": STACK | LATENT, "nat": STACK, "nat_ctc": STACK, "transformer": STACK}
+MODELS = {  # name[, variant] -> hparams
+    "latent_nat": STACK | LATENT,
+    "latent_nat, ctc": STACK | LATENT | {"ctc_places": 2},
+    "nat": STACK,
+    "nat_ctc": STACK,
+    "transformer": STACK,
+}
 
 
 def make(name):
     keras.utils.set_random_seed(5)
-    model = registry.models.get(name)(VOCAB, **MODELS[name])
+    model = registry.models.get(name.split(",")[0])(VOCAB, **MODELS[name])
     model.build_weights()
     return model
 
@@ -36,7 +42,7 @@ def features(rows=4, length=6):
 
 
 def test_every_translation_model_has_a_row():
-    assert registry.models._builtins.keys() == MODELS.keys()
+    assert registry.models._builtins.keys() == {name.split(",")[0] for name in MODELS}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,5 +1,7 @@
 """The latent translator: losses, lengths, what may and may not leak."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -161,6 +163,31 @@ def test_a_beam_returns_the_outputs_of_the_codes_it_chose(features):
     )
 
 
+def test_ctc_sums_the_alignments_of_the_target_to_the_places_of_its_latents(features):
+    model = make(ctc_places=2)
+    give_birth(model)
+    out = model(features)
+    assert out.logits.shape == [4, 24, VOCAB]
+    for row, (length, latents) in enumerate([(9, 3), (4, 1), (6, 2), (1, 1)]):
+        logits = tf.transpose(out.logits[row : row + 1, : latents * 8], [1, 0, 2])
+        labels = features["targets"][row : row + 1, :length]
+        expected = tf.nn.ctc_loss(labels, logits, [length], [latents * 8], blank_index=0)
+        one = model({side: ids[row : row + 1] for side, ids in features.items()}).losses["nll"]
+        np.testing.assert_allclose(one.sum, expected[0], rtol=1e-4)
+        assert float(one.weight) == length
+
+
+def test_ctc_outputs_are_the_likeliest_path_without_repeats_and_blanks(features):
+    model = make(ctc_places=3)
+    give_birth(model)
+    paths = np.argmax(model(features).logits, axis=-1)
+    outputs = model.reconstruct(features)["outputs"].numpy()
+    for path, output, latents in zip(paths, outputs, [3, 1, 2, 1], strict=True):
+        labels = [label for label, _ in itertools.groupby(path[: latents * 12]) if label]
+        labels = labels[: labels.index(1) + 1] if 1 in labels else labels
+        np.testing.assert_array_equal(np.trim_zeros(output), labels)
+
+
 def test_no_compression_works(features):
     outputs = make(num_compress_steps=0).infer({"inputs": features["inputs"]})
     assert outputs["codes"].shape == outputs["outputs"].shape
@@ -179,6 +206,8 @@ def test_no_compression_works(features):
         ("reveal", 1.0),
         ("decoder_layers", 0),
         ("target_masking", 1.0),
+        ("ctc_places", 1),
+        ("ctc_places", True),
     ],
 )
 def test_what_cannot_be_built_is_named(parameter, value):
