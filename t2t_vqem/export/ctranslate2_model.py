@@ -14,7 +14,7 @@ from t2t_vqem import files, search
 from t2t_vqem.decoding.translator import one_line
 from t2t_vqem.errors import UserError
 from t2t_vqem.export.format import Format, Windows
-from t2t_vqem.layers.attention import Attention, positions
+from t2t_vqem.layers.attention import positions
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.transformer import AutoregressiveTransformer
 from t2t_vqem.models.translation import EOS_ID, PAD_ID
@@ -125,22 +125,24 @@ def _set_stack(spec: Any, stack: Transformer) -> None:
     _set_norm(spec.layer_norm, stack.norm)
     for to, layer in zip(spec.layer, stack.blocks, strict=True):
         _set_norm(to.self_attention.layer_norm, layer.self_norm)
-        query, key_value, combine = _kernels(layer.self_attention)
-        to.self_attention.linear[0].weight = np.concatenate([query, key_value])
-        to.self_attention.linear[1].weight = combine
+        own = layer.self_attention
+        for linear, part in zip(to.self_attention.linear, (own.project, own.combine), strict=True):
+            linear.weight = _kernel(part)
         if layer.cross_attention is not None:
             _set_norm(to.attention.layer_norm, layer.cross_norm)
-            for linear, kernel in zip(to.attention.linear, _kernels(layer.cross_attention), strict=True):
-                linear.weight = kernel
+            other = layer.cross_attention
+            parts = (other.query, other.key_value, other.combine)
+            for linear, part in zip(to.attention.linear, parts, strict=True):
+                linear.weight = _kernel(part)
         _set_norm(to.ffn.layer_norm, layer.feed_norm)
         dense = layer.feed_forward
         for linear, part in ((to.ffn.linear_0, dense.expand), (to.ffn.linear_1, dense.contract)):
-            linear.weight, linear.bias = _array(part.kernel).T, _array(part.bias)
+            linear.weight, linear.bias = _kernel(part), _array(part.bias)
 
 
-def _kernels(attention: Attention) -> list[np.ndarray]:
-    """Returns query, key and value, and output projection, each [outputs, inputs]."""
-    return [_array(part.kernel).T for part in (attention.query, attention.key_value, attention.combine)]
+def _kernel(dense: Any) -> np.ndarray:
+    """Returns the weights of a dense layer as [outputs, inputs]."""
+    return _array(dense.kernel).T
 
 
 def _set_norm(spec: Any, norm: Any) -> None:

@@ -12,7 +12,7 @@ KeyValues = tuple[tf.Tensor, tf.Tensor]
 
 
 class Attention(Block):
-    """Scaled dot-product attention with several heads; of `x` to itself or to a memory."""
+    """Scaled dot-product attention with several heads: what attention to itself and to a memory share."""
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
@@ -20,42 +20,67 @@ class Attention(Block):
             raise ValueError(f"dim {dim} is not a multiple of heads {heads}")
         self.heads = heads
         self.dropout = dropout
-        self.query = keras.layers.Dense(dim, use_bias=False)
-        self.key_value = keras.layers.Dense(2 * dim, use_bias=False)
         self.combine = keras.layers.Dense(dim, use_bias=False)
 
-    def key_values(self, memory: tf.Tensor) -> KeyValues:
-        """Returns keys and values, each [batch, heads, length, dim / heads], of `memory` [batch, length, dim]."""
-        key, value = tf.split(self.key_value(memory), 2, axis=-1)
-        return self._split_heads(key), self._split_heads(value)
-
     def attend(
-        self, x: tf.Tensor, key_values: KeyValues, mask: tf.Tensor, training: Training | None = None
+        self, query: tf.Tensor, key_values: KeyValues, mask: tf.Tensor, training: Training | None = None
     ) -> tf.Tensor:
-        """Attends from `x` [batch, queries, dim]; `mask` is bool, broadcastable to [batch, heads, queries, keys]."""
+        """Returns [batch, queries, dim] for `query` [batch, heads, queries, dim / heads].
+
+        `mask` is bool, broadcastable to [batch, heads, queries, keys].
+        """
         key, value = key_values
-        query = self._split_heads(self.query(x)) * (key.shape[-1] ** -0.5)
+        query *= key.shape[-1] ** -0.5
         # The softmax needs float32's range whatever the policy.
         logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-        weights = tf.cast(tf.nn.softmax(tf.where(mask, logits, -1e9)), x.dtype)
+        weights = tf.cast(tf.nn.softmax(tf.where(mask, logits, -1e9)), query.dtype)
         if training is not None:
             weights = training.dropout(weights, self.dropout)
         context = tf.transpose(tf.matmul(weights, value), [0, 2, 1, 3])
-        return self.combine(tf.reshape(context, [tf.shape(x)[0], -1, x.shape[-1]]))
+        return self.combine(tf.reshape(context, [tf.shape(context)[0], -1, self.heads * key.shape[-1]]))
+
+    def split_heads(self, x: tf.Tensor, parts: int) -> list[tf.Tensor]:
+        """Returns `parts` tensors [batch, heads, length, dim / heads] of `x` [batch, length, parts * dim]."""
+        size = x.shape[-1] // self.heads // parts
+        split = tf.reshape(x, [tf.shape(x)[0], -1, parts, self.heads, size])
+        return tf.unstack(tf.transpose(split, [2, 0, 3, 1, 4]))
+
+
+class SelfAttention(Attention):
+    """Attention of a sequence to itself. One product makes queries, keys and values: three are slower."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, **kwargs):
+        super().__init__(dim, heads, dropout, **kwargs)
+        self.project = keras.layers.Dense(3 * dim, use_bias=False)
+
+    def projections(self, x: tf.Tensor) -> tuple[tf.Tensor, KeyValues]:
+        """Returns queries, and keys and values, each [batch, heads, length, dim / heads]."""
+        query, key, value = self.split_heads(self.project(x), 3)
+        return query, (key, value)
+
+    def call(self, x: tf.Tensor, mask: tf.Tensor, training: Training | None = None) -> tf.Tensor:
+        """Maps `x` [batch, length, dim] to the same shape; `mask` as in `attend`."""
+        return self.attend(*self.projections(x), mask, training)
+
+
+class CrossAttention(Attention):
+    """Attention of a sequence to a memory, whose keys and values are made once."""
+
+    def __init__(self, dim: int, heads: int, dropout: float = 0.0, **kwargs):
+        super().__init__(dim, heads, dropout, **kwargs)
+        self.query = keras.layers.Dense(dim, use_bias=False)
+        self.key_value = keras.layers.Dense(2 * dim, use_bias=False)
+
+    def key_values(self, memory: tf.Tensor) -> KeyValues:
+        """Returns keys and values, each [batch, heads, length, dim / heads], of `memory` [batch, length, dim]."""
+        return tuple(self.split_heads(self.key_value(memory), 2))
 
     def call(
-        self,
-        x: tf.Tensor,
-        mask: tf.Tensor | None = None,
-        memory: tf.Tensor | None = None,
-        training: Training | None = None,
+        self, x: tf.Tensor, key_values: KeyValues, mask: tf.Tensor, training: Training | None = None
     ) -> tf.Tensor:
-        """Returns [batch, queries, dim]; `memory` [batch, keys, dim] defaults to `x`."""
-        return self.attend(x, self.key_values(x if memory is None else memory), mask, training)
-
-    def _split_heads(self, x: tf.Tensor) -> tf.Tensor:
-        split = tf.reshape(x, [tf.shape(x)[0], -1, self.heads, x.shape[-1] // self.heads])
-        return tf.transpose(split, [0, 2, 1, 3])
+        """Maps `x` [batch, queries, dim] to the same shape; `mask` as in `attend`, over the memory."""
+        (query,) = self.split_heads(self.query(x), 1)
+        return self.attend(query, key_values, mask, training)
 
 
 def positions(length: int | tf.Tensor, dim: int, dtype: tf.DType) -> tf.Tensor:

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem.context import Training
-from t2t_vqem.layers.attention import Attention, KeyValues
+from t2t_vqem.layers.attention import CrossAttention, KeyValues, SelfAttention
 from t2t_vqem.layers.block import Block
 
 
@@ -31,11 +31,11 @@ class TransformerLayer(Block):
         super().__init__(**kwargs)
         self.dropout = dropout
         self.self_norm = keras.layers.LayerNormalization(epsilon=1e-6)
-        self.self_attention = Attention(dim, heads, dropout)
+        self.self_attention = SelfAttention(dim, heads, dropout)
         self.cross_attention = None
         if cross_attention:
             self.cross_norm = keras.layers.LayerNormalization(epsilon=1e-6)
-            self.cross_attention = Attention(dim, heads, dropout)
+            self.cross_attention = CrossAttention(dim, heads, dropout)
         self.feed_norm = keras.layers.LayerNormalization(epsilon=1e-6)
         self.feed_forward = FeedForward(dim, filter_size, dropout)
 
@@ -64,9 +64,9 @@ class TransformerLayer(Block):
         normed = self.self_norm(x)
         places = tf.range(tf.shape(cache[0])[2])
         here = (places == index)[None, None, :, None]
-        new = self.self_attention.key_values(normed)
+        query, new = self.self_attention.projections(normed)
         cache = tuple(tf.where(here, fresh, old) for fresh, old in zip(new, cache, strict=True))
-        x += self.self_attention.attend(normed, cache, (places <= index)[None, None, None, :])
+        x += self.self_attention.attend(query, cache, (places <= index)[None, None, None, :])
         return self._after_self_attention(x, memory_key_values, memory_mask, None), cache
 
     def _after_self_attention(
@@ -77,8 +77,8 @@ class TransformerLayer(Block):
         training: Training | None,
     ) -> tf.Tensor:
         if self.cross_attention is not None:
-            attended = self.cross_attention.attend(
-                self.cross_norm(x), memory_key_values, memory_mask, training
+            attended = self.cross_attention(
+                self.cross_norm(x), memory_key_values, mask=memory_mask, training=training
             )
             x = self._add(x, attended, training)
         return self._add(x, self.feed_forward(self.feed_norm(x), training=training), training)

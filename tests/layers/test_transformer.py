@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from t2t_vqem.context import Training
-from t2t_vqem.layers.attention import Attention, positions
+from t2t_vqem.layers.attention import CrossAttention, SelfAttention, positions
 from t2t_vqem.layers.transformer import Transformer
 
 
@@ -23,19 +23,31 @@ def stack(**kwargs):
     return Transformer(2, 8, 16, 2, **kwargs)
 
 
+def expected(query, key, value):
+    """Attention of two heads, of projections [batch, length, 8]."""
+    contexts = []
+    for head in (slice(0, 4), slice(4, 8)):
+        weights = np.exp(query[:, :, head] @ key[:, :, head].transpose(0, 2, 1) / np.sqrt(4))
+        contexts.append(weights / weights.sum(-1, keepdims=True) @ value[:, :, head])
+    return np.concatenate(contexts, axis=-1)
+
+
 def test_attention_is_the_softmax_of_scaled_products(x):
-    attention = Attention(8, 1)
-    out = attention(x, mask=tf.ones([1, 1, 1, 7], tf.bool))
-    key, value = (part.numpy()[:, 0] for part in attention.key_values(x))
-    query = attention.query(x).numpy()
-    weights = np.exp(query @ key.transpose(0, 2, 1) / np.sqrt(8))
-    weights /= weights.sum(-1, keepdims=True)
-    np.testing.assert_allclose(out, attention.combine(weights @ value), atol=1e-5)
+    everything = tf.ones([1, 1, 1, 7], tf.bool)
+    own = SelfAttention(8, 2)
+    out = own(x, mask=everything)
+    context = expected(*np.split(own.project(x).numpy(), 3, axis=-1))
+    np.testing.assert_allclose(out, own.combine(context), atol=1e-5)
+
+    other, memory = CrossAttention(8, 2), x[:, ::-1] * 2.0
+    out = other(x[:, :3], other.key_values(memory), mask=everything)
+    context = expected(other.query(x[:, :3]).numpy(), *np.split(other.key_value(memory).numpy(), 2, axis=-1))
+    np.testing.assert_allclose(out, other.combine(context), atol=1e-5)
 
 
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="heads"):
-        Attention(8, 3)
+        SelfAttention(8, 3)
 
 
 def test_padding_changes_nothing_where_there_is_text(x, mask):

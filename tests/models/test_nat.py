@@ -222,7 +222,7 @@ def test_a_gradient_step_lowers_the_objective(name, policy, features):
     with tf.GradientTape() as tape:
         first = objective()
     gradients = [tf.convert_to_tensor(g) for g in tape.gradient(first, variables)]  # of every variable
-    scale = 0.1 / tf.linalg.global_norm(gradients)
+    scale = 0.01 / tf.linalg.global_norm(gradients)
     for variable, gradient in zip(variables, gradients, strict=True):
         variable.assign_sub(scale * gradient)
     assert first.dtype == tf.float32

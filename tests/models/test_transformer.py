@@ -24,7 +24,7 @@ def make(**overrides):
         noise = tf.random.stateless_normal(variable.shape, [number, 1])
         variable.assign(variable * 1.5 + 0.1 * noise)
     table = model.tokens.table.value
-    model.decoder.norm.beta.assign(4.0 * table[1] / tf.reduce_sum(table[1] ** 2))  # or no output ever ends
+    model.decoder.norm.beta.assign(8.0 * table[1] / tf.reduce_sum(table[1] ** 2))  # or no output ever ends
     return model
 
 
