@@ -350,4 +350,4 @@ def _explain(error: Exception, source: str) -> str:
 
 
 def _registries() -> tuple[registry.Registry, ...]:
-    return registry.problems, registry.models, registry.bottlenecks
+    return registry.problems, registry.models, registry.bottlenecks, registry.parts

@@ -156,8 +156,14 @@ models = Registry(
     },
 )
 bottlenecks = Registry(
-    "bottleneck", {"hard_em": "t2t_vqem.bottlenecks.em", "soft_em": "t2t_vqem.bottlenecks.em"}
+    "bottleneck",
+    {
+        "hard_em": "t2t_vqem.bottlenecks.em",
+        "soft_em": "t2t_vqem.bottlenecks.em",
+    },
 )
+# What several of the above are made with, and share the bindings of.
+parts = Registry("part", {"codebook": "t2t_vqem.bottlenecks.settings"})
 
 _loaded_usr_dirs: set[str] = set()
 

@@ -1,6 +1,7 @@
 """The contract of a bottleneck: an E-step that moves nothing, and an M-step over reduced statistics."""
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,11 +16,11 @@ class BottleneckOutput(NamedTuple):
     """What an E-step found out; masked positions hold zeros and count nowhere.
 
     Attributes:
-      quantized: [batch, ..., dim] in the dtype of the input: what the decoder reads, with the
-        straight-through gradient to the encoder.
-      codes: int32 [batch, ...], the nearest code.
-      samples: int32 [batch, ..., m], the codes that `quantized` is the mean of (in evaluation m is 1).
-      loss: the commitment loss, already times beta, summed over positions.
+      quantized: [batch, ..., dim] in the dtype of the input: what the decoder reads, with the estimator's
+        gradient to the encoder.
+      codes: int32 [batch, ..., slots], the code that evaluation takes.
+      samples: int32 [batch, ..., slots, m], the codes that `quantized` was made of (in evaluation m is 1).
+      loss: what the bottleneck asks of encoder and codebook, its weights included, summed over positions.
       statistics: float32 sufficient statistics of this batch; they add over positions, micro-batches and
         replicas. Empty in evaluation.
       metrics: sums over positions, by name.
@@ -34,21 +35,25 @@ class BottleneckOutput(NamedTuple):
 
 
 class Bottleneck(keras.layers.Layer, abc.ABC):
-    """A discretisation with `num_codes` codes of `dim` numbers.
+    """A discretisation: each position of `dim` numbers becomes `slots` codes, each one of `num_codes`.
 
     It computes in float32 whatever the policy of the model around it: in bfloat16 some 3 % of nearest codes
     change.
+
+    Attributes:
+      num_codes: codes that a slot chooses from; not always as many as were asked for, where few sizes are possible.
+      slots: codes a position; more than one where it is composed of others.
     """
 
-    def __init__(self, num_codes: int, dim: int):
+    def __init__(self, num_codes: int, dim: int, slots: int = 1):
         """Raises UserError for fewer than two codes or no dimension."""
         super().__init__(dtype="float32")
-        require(
-            type(num_codes) is int and num_codes >= 2, "num_codes", num_codes, "a whole number, at least 2"
-        )
-        require(dim >= 1, "dim", dim, "at least 1")
+        require_whole(2, num_codes=num_codes)
+        require_whole(1, dim=dim, slots=slots)
         self.num_codes = num_codes
         self.dim = dim
+        self.slots = slots
+        self.built = True
 
     @abc.abstractmethod
     def e_step(
@@ -59,7 +64,7 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
         Args:
           x: encodings, of any float type.
           mask: bool [batch, ...], False at padding; None means that every position counts.
-          training: None in evaluation, where the E-step is the argmin.
+          training: None in evaluation, where nothing is random.
         """
 
     @abc.abstractmethod
@@ -76,15 +81,79 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
         """
 
     @abc.abstractmethod
+    def parts(self, codes: tf.Tensor) -> tf.Tensor:
+        """Returns float32 [..., slots, dim], what each slot adds to the embedding of `codes` [..., slots]."""
+
     def embed(self, codes: tf.Tensor) -> tf.Tensor:
-        """Returns float32 [..., dim], the embeddings of `codes` int [...]."""
+        """Returns float32 [..., dim], the embeddings of `codes` int [..., slots]."""
+        return tf.reduce_sum(self.parts(codes), axis=-2)
 
     @abc.abstractmethod
     def usage(self) -> dict[str, tf.Tensor]:
-        """Returns how the codebook is used: scalars `perplexity`, `live_codes`, and `counts` [num_codes]."""
+        """Returns how the codes are used: scalars `perplexity` and `live_codes`, `counts` [slots, num_codes]."""
+
+
+class Positions:
+    """The positions of a batch as one axis, and the way back.
+
+    Attributes:
+      x: float32 [positions, dim], zeros at padding.
+      keep: bool [positions], False at padding.
+    """
+
+    def __init__(self, x: tf.Tensor, mask: tf.Tensor | None):
+        x = tf.convert_to_tensor(x)
+        shape = [size if size is not None else tf.shape(x)[i] for i, size in enumerate(x.shape)]
+        self._batch, self._inner, self._dtype = shape[0], shape[1:-1], x.dtype
+        mask = tf.ones(shape[:-1], tf.bool) if mask is None else tf.cast(mask, tf.bool)
+        self.keep = tf.reshape(mask, [-1])
+        self.x = self.zero_padding(tf.reshape(tf.cast(x, tf.float32), [-1, shape[-1]]))
+
+    def zero_padding(self, values: tf.Tensor) -> tf.Tensor:
+        """Returns `values` [positions, ...] with zeros at padding, whatever stood there."""
+        keep = tf.reshape(self.keep, [-1, *[1] * (values.shape.rank - 1)])
+        return tf.where(keep, values, tf.zeros([], values.dtype))
+
+    def restore(self, values: tf.Tensor, *, cast: bool = False) -> tf.Tensor:
+        """Returns `values` [positions, ...] as [batch, ..., ...], zeros at padding; cast to the input's type."""
+        values = self.zero_padding(values)
+        values = tf.cast(values, self._dtype) if cast else values
+        return tf.reshape(values, [self._batch, *self._inner, *values.shape[1:]])
+
+    def uniform(self, training: Training, *size: int) -> tf.Tensor:
+        """Returns numbers in (0, 1) of each position, float32 [positions, *size]."""
+        return tf.reshape(training.uniform([self._batch, *self._inner, *size]), [-1, *size])
+
+    def of_global_batch(self, training: Training) -> int | tf.Tensor:
+        """Returns the number of positions of the global batch, padding included."""
+        return math.prod(self._inner) * training.global_rows
+
+    def term(self, values: tf.Tensor, where: tf.Tensor | None = None) -> LossTerm:
+        """Returns the sum of `values` float32 [positions] over real positions, and their number.
+
+        `where` bool [positions] counts these alone.
+        """
+        counted = self.keep if where is None else where
+        return LossTerm(
+            tf.reduce_sum(tf.where(counted, values, 0.0)), tf.reduce_sum(tf.cast(counted, tf.float32))
+        )
 
 
 def require(holds: bool, parameter: str, value: object, wanted: str) -> None:
     """Raises UserError naming `parameter` unless `holds`."""
     if not holds:
         raise UserError(f"bottleneck parameter {parameter} = {value!r}: it must be {wanted}")
+
+
+def require_whole(least: int, **values: object) -> None:
+    """Raises UserError unless every value is a whole number of at least `least`."""
+    for name, value in values.items():
+        require(type(value) is int and value >= least, name, value, f"a whole number, at least {least}")
+
+
+def require_between(low: float, high: float, **values: object) -> None:
+    """Raises UserError unless every value is a number with low <= value < high."""
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        wanted = f"{low:g} or more" if high == math.inf else f"in [{low:g}, {high:g})"
+        require(number and low <= value < high, name, value, wanted)

@@ -14,52 +14,69 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from t2t_vqem.bottlenecks.settings import CodebookSettings
+
 _SMOOTHING = 1e-5  # pseudo-count of the released code, in positions a step
 _FAINTEST = 1e-30  # a born code's count never returns to 0, which means "not born"
 _MAX_CANDIDATES = 512
+_K_MEANS_STEPS = 10
 LIVE_SHARE = 0.05  # a live code has at least this part of a uniform share of the positions
 
 
 class Codebook(keras.layers.Layer):
-    """Places of `num_codes` codes in `dim` dimensions with the moving averages behind them (all float32)."""
+    """Places of `num_codes` codes in `dim` dimensions with the moving averages behind them (all float32).
 
-    def __init__(self, num_codes: int, dim: int, *, decay: float, revival_threshold: float):
+    Attributes:
+      learns_by_gradient: whether the loss moves codes, not the M-step alone.
+    """
+
+    learns_by_gradient = False
+
+    def __init__(self, num_codes: int, dim: int, settings: CodebookSettings):
         super().__init__(dtype="float32")
         self.num_codes = num_codes
         self.dim = dim
-        self.decay = decay
-        self.revival_threshold = revival_threshold
+        self.settings = settings
         self.num_candidates = min(num_codes, _MAX_CANDIDATES)
-        self.means = self._state("means", (num_codes, dim))
-        self.counts = self._state("counts", (num_codes,))
+        self.means = self._state("means", (num_codes, dim), self._first_places)
+        self.counts = self._state("counts", (num_codes,), self._first_counts)
         self.sums = self._state("sums", (num_codes, dim))
+        if settings.init == "released":
+            self.sums.assign(self.means)
         self.hits = self._state("hits", (num_codes,))
         self.updates = self._state("updates", ())
         self.births = self._state("births", ())
         self.built = True
 
-    def _state(self, name: str, shape: tuple[int, ...]) -> keras.Variable:
+    def _state(self, name: str, shape: tuple[int, ...], initializer: object = "zeros") -> keras.Variable:
         # autocast=False: inside a bfloat16 model Keras would hand out rounded codes.
         return self.add_weight(
-            name=name, shape=shape, initializer="zeros", trainable=False, dtype="float32", autocast=False
+            name=name, shape=shape, initializer=initializer, trainable=False, dtype="float32", autocast=False
         )
+
+    def _first_places(self, shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+        if self.settings.init == "released":  # tf.uniform_unit_scaling_initializer of TensorFlow 1
+            bound = (3.0 / self.num_codes) ** 0.5
+            return keras.random.uniform(shape, -bound, bound, dtype=dtype)
+        if self.settings.init == "random":
+            return scaled(keras.random.normal(shape, dtype=dtype), self.settings.norm or 1.0)
+        return tf.zeros(shape, dtype)
+
+    def _first_counts(self, shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+        born = self.settings.init in ("random", "released")
+        return tf.fill(shape, tf.constant(_FAINTEST if born else 0.0, dtype))
+
+    def places(self) -> tf.Tensor:
+        """Returns the codes [num_codes, dim]."""
+        return tf.convert_to_tensor(self.means)
 
     def born(self) -> tf.Tensor:
         """Returns bool [num_codes]: which codes have a place."""
         return tf.convert_to_tensor(self.counts) > 0.0
 
-    def negative_distances(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns |x|^2 - |x - code|^2 [positions, num_codes] of `x` [positions, dim], -1e30 if unborn.
-
-        The term |x|^2 is the same for all codes: neither the argmin nor the posterior depends on it.
-        """
-        means = tf.convert_to_tensor(self.means)
-        negative = 2.0 * tf.matmul(x, means, transpose_b=True) - tf.reduce_sum(tf.square(means), axis=-1)
-        return tf.where(self.born(), negative, -1e30)
-
     def embed(self, codes: tf.Tensor) -> tf.Tensor:
         """Returns [..., dim] for `codes` int [...]."""
-        return tf.gather(tf.convert_to_tensor(self.means), codes)
+        return tf.gather(self.places(), codes)
 
     def statistics(
         self, x: tf.Tensor, samples: tf.Tensor, mask: tf.Tensor, draws: tf.Tensor, positions: int | tf.Tensor
@@ -91,22 +108,16 @@ class Codebook(keras.layers.Layer):
         }
 
     def m_step(self, statistics: Mapping[str, tf.Tensor]) -> None:
-        """Moves averages and codes towards `statistics`, then gives new places to unborn and dead codes.
-
-        The decay grows as (1 + updates) / (10 + updates) up to its value, so that a young codebook follows
-        the moving encodings of a young encoder.
-        """
-        updates = tf.convert_to_tensor(self.updates)
-        decay = tf.minimum(self.decay, (1.0 + updates) / (10.0 + updates))
-        old = tf.convert_to_tensor(self.means)
-        born = self.born()
+        """Moves averages and codes towards `statistics`, then gives new places to unborn and dead codes."""
+        updates, born = tf.convert_to_tensor(self.updates), self.born()
+        decay = self._decay(updates)
         counts = decay * self.counts + (1.0 - decay) * statistics["counts"]
         counts = tf.where(born, tf.maximum(counts, _FAINTEST), counts)
-        sums = decay * self.sums + (1.0 - decay) * statistics["sums"]
-        means = _smoothed(sums, counts, old)
+        means, sums = self._moved(statistics, counts, decay)
+        if self.settings.cosine:
+            means = scaled(means, self.settings.norm)
 
-        share = tf.reduce_sum(counts) / self.num_codes
-        dead = tf.logical_or(tf.logical_not(born), counts < self.revival_threshold * share)
+        dead = tf.logical_or(tf.logical_not(born), self._dead(counts))
         revived, places = self._places(dead, statistics)
         count = statistics["positions"] / self.num_codes
         column = revived[:, None]
@@ -117,6 +128,30 @@ class Codebook(keras.layers.Layer):
         self.hits.assign(decay * self.hits + (1.0 - decay) * statistics["counts"])
         self.updates.assign(updates + 1.0)
         self.births.assign(self.births + tf.reduce_sum(tf.cast(revived, tf.float32)))
+
+    def _decay(self, updates: tf.Tensor) -> tf.Tensor:
+        """Returns the decay at an update: (1 + updates) / (10 + updates), which grows up to its value.
+
+        So a young codebook follows the moving encodings of a young encoder. In k-means nothing is remembered.
+        """
+        if self.settings.init == "released":
+            return tf.constant(self.settings.decay)
+        decay = tf.minimum(self.settings.decay, (1.0 + updates) / (10.0 + updates))
+        if self.settings.init == "k_means":
+            decay = tf.where(updates <= _K_MEANS_STEPS, 0.0, decay)
+        return decay
+
+    def _moved(
+        self, statistics: Mapping[str, tf.Tensor], counts: tf.Tensor, decay: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the new codes and the new moving average of sums, both [num_codes, dim]."""
+        sums = decay * self.sums + (1.0 - decay) * statistics["sums"]
+        return _smoothed(sums, counts, self.places()), sums
+
+    def _dead(self, counts: tf.Tensor) -> tf.Tensor:
+        """Returns bool [num_codes]: which codes have too few positions; none while no code has any."""
+        share = tf.reduce_sum(counts) / self.num_codes
+        return counts < self.settings.revival_threshold * share
 
     def _places(self, dead: tf.Tensor, statistics: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns which `dead` codes get a candidate (bool [num_codes]) and its place [num_codes, dim].
@@ -137,10 +172,16 @@ class Codebook(keras.layers.Layer):
         elsewhere in between had next to no count at the old place, and lies at the new one, not half-way.
         """
         sums, counts, old = (tf.convert_to_tensor(v) for v in (self.sums, self.counts, self.means))
-        self.means.assign(_smoothed(sums, counts, old))
+        means = _smoothed(sums, counts, old)
+        self.means.assign(scaled(means, self.settings.norm) if self.settings.cosine else means)
+
+    def log_usage(self) -> tf.Tensor:
+        """Returns the log of each code's share of the positions [num_codes]; that of an unused code is finite."""
+        shares = self.hits + LIVE_SHARE * tf.reduce_mean(self.hits) + _FAINTEST
+        return tf.math.log(shares / tf.reduce_sum(shares))
 
     def usage(self) -> dict[str, tf.Tensor]:
-        """Returns `perplexity`, `live_codes`, `births` (scalars) and `counts` [num_codes].
+        """Returns `perplexity`, `live_codes`, `births` (scalars) and `counts` [1, num_codes].
 
         Counts are positions a step, a moving average over the last 1 / (1 - decay) steps or so, without what
         birth and revival lent. The perplexity is exp(their entropy); a code is live if it has at least
@@ -156,8 +197,13 @@ class Codebook(keras.layers.Layer):
             "perplexity": tf.where(total > 0.0, tf.exp(entropy), 0.0),
             "live_codes": tf.reduce_sum(tf.cast(live, tf.float32)),
             "births": tf.convert_to_tensor(self.births),
-            "counts": counts,
+            "counts": counts[None],
         }
+
+
+def scaled(x: tf.Tensor, norm: float) -> tf.Tensor:
+    """Returns `x` [..., dim] brought to squared norm `norm`; zeros stay zeros."""
+    return x * tf.math.rsqrt(tf.reduce_sum(tf.square(x), -1, keepdims=True) / norm + 1e-12)
 
 
 def _smoothed(sums: tf.Tensor, counts: tf.Tensor, old: tf.Tensor) -> tf.Tensor:

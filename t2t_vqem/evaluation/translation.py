@@ -85,7 +85,7 @@ class TranslationEvaluator:
         Floats: what the problem's `score` gives (`bleu`, `chrf`, ...); `reconstruction_bleu` for a model with
         `reconstruct`; `length_ratio`, pieces of the outputs per piece of the references; every loss and
         metric of the teacher-forced forward pass, as a mean over the whole split; `codebook.usage`. Text: the
-        metrics' signatures and `samples`, a Markdown table. Array: `code_histogram`, int64 [num_codes].
+        metrics' signatures and `samples`, a Markdown table. Array: `code_histogram`, int64 [slots, num_codes].
         """
         if self._models != (model, translating or model):
             self._models = (model, translating or model)

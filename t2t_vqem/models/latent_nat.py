@@ -1,7 +1,8 @@
 """The latent-variable non-autoregressive translator: P(y, z | x) (arXiv 1805.11063, section 4).
 
 A target is compressed to codes z, 2^n_c times shorter; an autoregressive predictor learns P(z | x), and a
-bidirectional decoder P(y | z, x), all tokens at once. The latent sequence ends itself with an end code.
+bidirectional decoder P(y | z, x), all tokens at once. The latent sequence ends itself with an end code. Where the
+bottleneck has several slots, the predictor takes the codes of a latent one after the other.
 """
 
 import keras
@@ -80,7 +81,6 @@ class LatentNAT(TranslationModel):
         fits = type(ctc_places) is int and (ctc_places == 0 or ctc_places >= 2)
         self.require(fits, "ctc_places", ctc_places, "0, or a whole number of 2 or more")
         self.group = 2**num_compress_steps
-        self.num_codes = num_codes
         self.reveal = reveal
         self.reveal_steps = reveal_steps
         self.target_masking = target_masking
@@ -90,12 +90,20 @@ class LatentNAT(TranslationModel):
             self.source_reader = Transformer(1, **self.stack, cross_attention=True, name="source_reader")
         self.bottleneck = registry.bottlenecks.get(bottleneck)(num_codes=num_codes, dim=dim)
         self.bottlenecks = {"latents": self.bottleneck}
+        self.num_codes, self.slots = self.bottleneck.num_codes, self.bottleneck.slots
         self.latent_in = keras.layers.Dense(dim, name="latent_in")
         self.latent_start = self.add_weight(name="latent_start", shape=[dim], initializer="zeros")
         self.predictor = Transformer(
             predictor_layers, **self.stack, causal=True, cross_attention=True, name="predictor"
         )
-        self.latent_out = keras.layers.Dense(num_codes + 1, name="latent_out")  # the codes and the end code
+        self.latent_out = keras.layers.Dense(
+            self.num_codes + 1, name="latent_out"
+        )  # the codes and the end code
+        self.slot_places = None
+        if self.slots > 1:
+            self.slot_places = self.add_weight(
+                name="slot_places", shape=[self.slots, dim], initializer="zeros"
+            )
         self.decompress_in = keras.layers.Dense(dim, name="decompress_in")
         self.decompressor = Decompressor(num_compress_steps, dim, dropout, name="decompressor")
         self.places = max(1, ctc_places)
@@ -147,23 +155,25 @@ class LatentNAT(TranslationModel):
         """Decodes from predicted latents: searched for as `decoding` says, each then decoded in parallel.
 
         Candidates are ranked by log P(y, z | x). Beside what every model returns: "codes" int32
-        [batch, latents] and "code_mask" bool [batch, latents] of the best.
+        [batch, latents, slots] and "code_mask" bool [batch, latents] of the best.
         """
         memory, memory_mask = self.encode(features["inputs"])
         found = self.predict_latents(memory, memory_mask, features["inputs"])
         batch, number = tf.shape(memory)[0], self.decoding.candidates
-        most = found.ids.shape[2] or tf.shape(found.ids)[2]
-        code_mask = tf.sequence_mask(found.lengths, most)
-        codes = tf.where(code_mask, found.ids, 0)
+        most = (found.ids.shape[2] or tf.shape(found.ids)[2]) // self.slots
+        lengths = found.lengths // self.slots
+        code_mask = tf.sequence_mask(lengths, most)
+        codes = tf.reshape(found.ids, [batch, number, most, self.slots])
+        codes = tf.where(code_mask[..., None], codes, 0)
         memory, memory_mask = (tf.repeat(x, number, axis=0) for x in (memory, memory_mask))
 
         def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = [batch * number, length]
-            parts = (tf.reshape(part[:, :, :length], rows) for part in (codes, code_mask))
-            outputs, scores = self.decode_codes(*parts, memory, memory_mask)
+            own, mask = tf.reshape(codes[:, :, :length], [*rows, self.slots]), code_mask[:, :, :length]
+            outputs, scores = self.decode_codes(own, tf.reshape(mask, rows), memory, memory_mask)
             return tf.pad(outputs, [[0, 0], [0, (most - length) * self.group * self.places]]), scores
 
-        outputs, scores = at_length(decode, found.lengths, most)
+        outputs, scores = at_length(decode, lengths, most)
         outputs = tf.reshape(outputs, [batch, number, most * self.group * self.places])
         scores = found.scores + tf.reshape(scores, [batch, number])
         best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)
@@ -181,21 +191,29 @@ class LatentNAT(TranslationModel):
     def predict_latents(self, memory: tf.Tensor, memory_mask: tf.Tensor, inputs: tf.Tensor) -> search.Found:
         """Searches for the likeliest codes given the source, as `decoding` says."""
         width = self.decoding.width
-        most, longest = self.most_tokens(memory_mask, self.group)
+        most, longest = (length * self.slots for length in self.most_tokens(memory_mask, self.group))
         memory, memory_mask = (tf.repeat(x, width, axis=0) for x in (memory, memory_mask))
         caches, key_values = self.predictor.start(memory, longest)
         place = positions(longest, self.dim, memory.dtype)
         start = tf.cast(self.latent_start, memory.dtype)
 
-        def step(last: tf.Tensor, index: tf.Tensor, caches: list) -> tuple[tf.Tensor, list]:
-            embedded = self.latent_in(self.bottleneck.embed(tf.minimum(last, self.num_codes - 1)))
-            x = tf.where(index == 0, start, tf.cast(embedded, memory.dtype)) + tf.gather(place, index)
+        def step(last: tf.Tensor, index: tf.Tensor, state: tuple) -> tuple[tf.Tensor, tuple]:
+            slot, (before, caches) = index % self.slots, state
+            codes = tf.repeat(tf.minimum(last, self.num_codes - 1)[:, None], self.slots, axis=1)
+            added = tf.gather(self.bottleneck.parts(codes), (index - 1) % self.slots, axis=1)
+            before = added + tf.where((index - 1) % self.slots == 0, 0.0, before)  # of this latent, so far
+            embedded = tf.cast(self.latent_in(before), memory.dtype)
+            x = tf.where(index == 0, start, embedded) + tf.gather(place, index)
+            if self.slot_places is not None:
+                x += tf.cast(tf.gather(tf.convert_to_tensor(self.slot_places), slot), x.dtype)
             x, caches = self.predictor.step(x[:, None], caches, index, key_values, memory_mask)
-            return self.latent_out(x[:, 0]), caches
+            logits = self.latent_out(x[:, 0])
+            end = tf.range(self.num_codes + 1) == self.end_code  # no latent ends before its last slot
+            return tf.where(end & (slot > 0), tf.cast(-1e9, logits.dtype), logits), (before, caches)
 
         return search.search(
             step,
-            caches,
+            (tf.zeros([tf.shape(memory)[0], self.dim]), caches),
             self.decoding,
             sources=inputs,
             start_id=0,
@@ -218,7 +236,7 @@ class LatentNAT(TranslationModel):
     def decode_codes(
         self, codes: tf.Tensor, code_mask: tf.Tensor, memory: tf.Tensor, memory_mask: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the likeliest tokens given `codes` [batch, latents], and their log probability.
+        """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probability.
 
         Tokens are int32 [batch, latents * 2^n_c * places], pad after the first eos; the log probability [batch] is
         summed up to that eos, or with CTC that of the likeliest path.
@@ -267,17 +285,22 @@ class LatentNAT(TranslationModel):
         training: Training | None,
     ) -> tuple[LossTerm, dict[str, LossTerm]]:
         """Cross-entropy of the sampled codes and of the end code, under the predictor given the source."""
-        batch, length = tf.shape(latent_mask)[0], tf.shape(latent_mask)[1]
-        # Without the stop, the predictor's loss would leak into the compressor.
-        previous = self.latent_in(tf.stop_gradient(latents.quantized))
+        batch, length = tf.shape(latent_mask)[0], tf.shape(latent_mask)[1] * self.slots
+        # Without the stop, the predictor's loss would leak into the bottleneck.
+        previous = self.latent_in(tf.stop_gradient(self._sums_of_parts(latents.samples)))
         start = tf.broadcast_to(tf.cast(self.latent_start, previous.dtype), [batch, 1, self.dim])
-        x = self.tokens.placed(tf.concat([start, previous], axis=1), training)
-        ends = tf.reduce_sum(tf.cast(latent_mask, tf.int32), axis=1)
+        x = tf.concat([start, previous], axis=1)
+        if self.slot_places is not None:
+            slots = tf.range(length + 1) % self.slots
+            x += tf.cast(tf.gather(tf.convert_to_tensor(self.slot_places), slots), x.dtype)
+        x = self.tokens.placed(x, training)
+        ends = tf.reduce_sum(tf.cast(latent_mask, tf.int32), axis=1) * self.slots
         # A row of padding alone, as fills the last batch of an evaluation, has no end code either.
         mask = tf.sequence_mask(tf.where(ends > 0, ends + 1, 0), length + 1)
         x = self.predictor(x, mask=mask, memory=memory, memory_mask=memory_mask, training=training)
         num_samples = latents.samples.shape[-1]
-        samples = tf.pad(latents.samples, [[0, 0], [0, 1], [0, 0]])
+        samples = tf.reshape(latents.samples, [batch, length, num_samples])
+        samples = tf.pad(samples, [[0, 0], [0, 1], [0, 0]])
         samples = tf.where(tf.sequence_mask(ends, length + 1)[:, :, None], samples, self.end_code)
         logits = self.latent_out(tf.reshape(x, [-1, self.dim]))
         flat = tf.reshape(samples, [-1, num_samples])
@@ -286,6 +309,15 @@ class LatentNAT(TranslationModel):
         flat_mask = tf.reshape(mask, [-1])
         accuracy = losses.masked_sum(tf.reduce_mean(tf.cast(correct, tf.float32), axis=-1), flat_mask)
         return losses.masked_sum(nll, flat_mask), {"latent_accuracy": accuracy}
+
+    def _sums_of_parts(self, samples: tf.Tensor) -> tf.Tensor:
+        """Returns of each slot the sum of what it and those before it add, [batch, latents * slots, dim].
+
+        `samples` is int32 [batch, latents, slots, m]; of m codes it is their mean that adds.
+        """
+        parts = self.bottleneck.parts(tf.einsum("blsm->blms", samples))
+        sums = tf.cumsum(tf.reduce_mean(parts, axis=2), axis=2)
+        return tf.reshape(sums, [tf.shape(samples)[0], -1, self.dim])
 
     def _place_loss(
         self, logits: tf.Tensor, targets: tf.Tensor, scored: tf.Tensor, training: Training | None

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from t2t_vqem.bottlenecks.codebook import Codebook
+from t2t_vqem.bottlenecks.settings import CodebookSettings
 
 CODES, DIM = 8, 3
 
@@ -14,7 +15,7 @@ def normal(*shape, seed=0):
 
 def codebook(counts, *, updates=1e6, decay=0.9, revival_threshold=0.1):
     """A codebook whose first codes have `counts` positions a step; the rest is unborn."""
-    book = Codebook(CODES, DIM, decay=decay, revival_threshold=revival_threshold)
+    book = Codebook(CODES, DIM, CodebookSettings(decay=decay, revival_threshold=revival_threshold))
     counts = np.pad(np.asarray(counts, np.float32), (0, CODES - len(counts)))
     means = normal(CODES, DIM) * (counts > 0)[:, None]
     book.means.assign(means)
@@ -122,7 +123,7 @@ def test_usage(counts, perplexity, live):
     usage = codebook(counts).usage()
     np.testing.assert_allclose(usage["perplexity"], perplexity, rtol=1e-2)
     assert float(usage["live_codes"]) == live
-    np.testing.assert_array_equal(usage["counts"][: len(counts)], np.asarray(counts, np.float32))
+    np.testing.assert_array_equal(usage["counts"][0, : len(counts)], np.asarray(counts, np.float32))
 
 
 def test_a_revived_code_is_not_in_use_until_positions_take_it():

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2t_vqem.bottlenecks.em import HardEM, SoftEM, sample
+from t2t_vqem.bottlenecks.em import HardEM, SoftEM
+from t2t_vqem.bottlenecks.posterior import sample
+from t2t_vqem.bottlenecks.settings import CodebookSettings as Settings
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
 
@@ -46,7 +48,9 @@ def test_hard_em_without_memory_is_one_step_of_k_means():
     points = normal(ROWS, LENGTH, DIM)
     means = normal(6, DIM, seed=1)
     means[4] = 100.0  # no point is near: k-means leaves an empty cluster where it is
-    bottleneck = place(HardEM(6, DIM, norm=None, decay=0.0, revival_threshold=0.0, warmup_steps=0), means)
+    bottleneck = place(
+        HardEM(6, DIM, Settings(norm=None, decay=0.0, revival_threshold=0.0, warmup_steps=0)), means
+    )
     output = bottleneck.e_step(points, None, training())
     bottleneck.m_step(output.statistics)
 
@@ -54,7 +58,7 @@ def test_hard_em_without_memory_is_one_step_of_k_means():
     nearest = np.square(flat[:, None] - means[None]).sum(-1).argmin(-1)
     expected = [flat[nearest == k].mean(0) if (nearest == k).any() else means[k] for k in range(6)]
     np.testing.assert_array_equal(output.codes.numpy().reshape(-1), nearest)
-    np.testing.assert_allclose(bottleneck.embed(tf.range(6)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(bottleneck.embed(tf.range(6)[:, None]), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(output.quantized, means[nearest].reshape(points.shape), atol=1e-5)
 
 
@@ -66,7 +70,7 @@ def test_soft_statistics_approach_the_posterior_as_one_over_the_root_of_m():
     spread = exact * (1 - exact)  # variance of one draw
     errors = {}
     for m in (1, 16, 256, 4096):
-        bottleneck = place(SoftEM(16, DIM, num_samples=m, norm=None, warmup_steps=0), means)
+        bottleneck = place(SoftEM(16, DIM, Settings(norm=None, warmup_steps=0), num_samples=m), means)
         statistics = bottleneck.e_step(points, None, training()).statistics
         counts = (statistics["counts"] - exact.sum(0)) / np.sqrt(spread.sum(0) / m)
         sums = (statistics["sums"] - exact.T @ flat) / np.sqrt(spread.T @ flat**2 / m)
@@ -79,16 +83,18 @@ def test_soft_statistics_approach_the_posterior_as_one_over_the_root_of_m():
 
 def test_soft_quantized_is_the_mean_of_the_samples():
     means = normal(16, DIM, seed=1)
-    bottleneck = place(SoftEM(16, DIM, num_samples=4, norm=None, warmup_steps=0), means)
+    bottleneck = place(SoftEM(16, DIM, Settings(norm=None, warmup_steps=0), num_samples=4), means)
     output = bottleneck.e_step(normal(ROWS, LENGTH, DIM), None, training())
-    assert output.samples.shape == (ROWS, LENGTH, 4)
-    np.testing.assert_allclose(output.quantized, means[output.samples.numpy()].mean(-2), atol=1e-5)
+    assert output.samples.shape == (ROWS, LENGTH, 1, 4)
+    np.testing.assert_allclose(output.quantized, means[output.samples.numpy()[..., 0, :]].mean(-2), atol=1e-5)
 
 
 def test_soft_em_of_low_temperature_is_hard_em():
     points, means = normal(ROWS, LENGTH, DIM), normal(16, DIM, seed=1)
-    hard = place(HardEM(16, DIM, warmup_steps=0), means).e_step(points, None, training())
-    soft = place(SoftEM(16, DIM, temperature=1e-4, warmup_steps=0), means).e_step(points, None, training())
+    hard = place(HardEM(16, DIM, Settings(warmup_steps=0)), means).e_step(points, None, training())
+    soft = place(SoftEM(16, DIM, Settings(temperature=1e-4, warmup_steps=0)), means).e_step(
+        points, None, training()
+    )
     np.testing.assert_array_equal(soft.samples, tf.repeat(hard.samples, 10, axis=-1))
     for name, value in hard.statistics.items():
         if not name.startswith("candidate"):
@@ -106,7 +112,7 @@ def test_hard_and_soft_differ_in_num_samples_alone():
 def test_effective_codes_are_the_exponential_of_the_posteriors_entropy(cls, temperature):
     points, means = normal(ROWS, LENGTH, DIM) * 0.5, normal(16, DIM, seed=1) * 0.5
     mask = np.arange(LENGTH) < 3 + np.zeros((ROWS, 1))
-    bottleneck = place(cls(16, DIM, norm=None, temperature=temperature), means)
+    bottleneck = place(cls(16, DIM, Settings(norm=None, temperature=temperature)), means)
     exact = posterior(points[mask], means, temperature)
     expected = np.exp(-(exact * np.log(exact)).sum(-1))
     for context in (None, training()):
@@ -123,7 +129,7 @@ def test_gradient_is_straight_through_plus_commitment(cls):
         normal(ROWS, LENGTH, DIM, seed=2),
     )
     mask = np.arange(LENGTH) < 3 + np.zeros((ROWS, 1))
-    bottleneck = place(cls(16, DIM, norm=None, beta=0.5, warmup_steps=0), means)
+    bottleneck = place(cls(16, DIM, Settings(norm=None, beta=0.5, warmup_steps=0)), means)
     with tf.GradientTape() as tape:
         tape.watch(points)
         output = bottleneck.e_step(points, mask, training())
@@ -137,7 +143,7 @@ def test_gradient_is_straight_through_plus_commitment(cls):
 
 def test_norm_sets_the_squared_norm_and_forgets_the_scale():
     points = tf.constant(normal(ROWS, LENGTH, DIM))
-    bottleneck = SoftEM(16, DIM, norm=9.0)  # nothing born: encodings pass through
+    bottleneck = SoftEM(16, DIM, Settings(norm=9.0))  # nothing born: encodings pass through
     passed = bottleneck.e_step(points, None).quantized
     np.testing.assert_allclose(tf.reduce_sum(passed**2, -1), np.full((ROWS, LENGTH), 9.0), rtol=1e-5)
     np.testing.assert_allclose(passed, bottleneck.e_step(50.0 * points, None).quantized, rtol=1e-5)
@@ -154,12 +160,12 @@ def test_norm_sets_the_squared_norm_and_forgets_the_scale():
 @pytest.mark.parametrize("cls", [HardEM, SoftEM])
 def test_evaluation_is_the_argmin(cls):
     points, means = normal(ROWS, LENGTH, DIM), normal(16, DIM, seed=1)
-    bottleneck = place(cls(16, DIM, norm=None), means)  # its warm-up is no concern of evaluation
+    bottleneck = place(cls(16, DIM, Settings(norm=None)), means)  # its warm-up is no concern of evaluation
     before = state(bottleneck)
     output = bottleneck.e_step(points, None)
     nearest = np.square(points[..., None, :] - means).sum(-1).argmin(-1)
-    np.testing.assert_array_equal(output.codes, nearest)
-    np.testing.assert_array_equal(output.samples, nearest[..., None])
+    np.testing.assert_array_equal(output.codes, nearest[..., None])
+    np.testing.assert_array_equal(output.samples, nearest[..., None, None])
     np.testing.assert_allclose(output.quantized, means[nearest], atol=1e-5)
     assert output.statistics == {}
     assert all(np.array_equal(a, b) for a, b in zip(before, state(bottleneck), strict=True))
@@ -169,7 +175,7 @@ def test_evaluation_is_the_argmin(cls):
 def test_codes_are_born_from_data(cls):
     points = normal(ROWS, LENGTH, DIM)
     mask = np.arange(LENGTH) < 3 + np.zeros((ROWS, 1))
-    bottleneck = cls(16, DIM, norm=None, warmup_steps=0)
+    bottleneck = cls(16, DIM, Settings(norm=None, warmup_steps=0))
     first = bottleneck.e_step(points, mask, training(0))
     np.testing.assert_allclose(first.quantized, points * mask[..., None])
     assert not np.any(first.codes)
@@ -190,7 +196,9 @@ def test_codes_are_born_from_data(cls):
 
 def test_a_codebook_follows_encodings_that_move():
     means = 3.0 * normal(4, DIM, seed=1)
-    bottleneck = place(HardEM(4, DIM, norm=None, revival_threshold=0.0, warmup_steps=0), means, count=10.0)
+    bottleneck = place(
+        HardEM(4, DIM, Settings(norm=None, revival_threshold=0.0, warmup_steps=0)), means, count=10.0
+    )
     for step in range(100):
         points = means[np.arange(ROWS * LENGTH) % 4].reshape(ROWS, LENGTH, DIM) * (1 + 0.05 * step)
         output = bottleneck.e_step(points + 0.1 * normal(*points.shape, seed=step), None, training(step))
@@ -202,7 +210,7 @@ def test_a_codebook_follows_encodings_that_move():
 @pytest.mark.parametrize("cls", [HardEM, SoftEM])
 def test_during_the_warm_up_the_decoder_reads_the_encodings_and_the_codebook_learns(cls):
     points = normal(ROWS, LENGTH, DIM)
-    bottleneck = place(cls(16, DIM, norm=None, warmup_steps=100), normal(16, DIM, seed=1))
+    bottleneck = place(cls(16, DIM, Settings(norm=None, warmup_steps=100)), normal(16, DIM, seed=1))
     warm, done = (bottleneck.e_step(points, None, training(step)) for step in (99, 100))
     np.testing.assert_array_equal(warm.quantized, points)
     assert float(warm.loss.sum) == 0.0
@@ -215,7 +223,7 @@ def test_during_the_warm_up_the_decoder_reads_the_encodings_and_the_codebook_lea
 
 def test_draws_depend_on_seed_and_step_alone():
     points = normal(ROWS, LENGTH, DIM)
-    bottleneck = place(SoftEM(16, DIM, warmup_steps=0), normal(16, DIM, seed=1))
+    bottleneck = place(SoftEM(16, DIM, Settings(warmup_steps=0)), normal(16, DIM, seed=1))
     first, again, other_step, other_seed = (
         bottleneck.e_step(points, None, training(step, seed=seed)).samples.numpy()
         for seed, step in ((1, 5), (1, 5), (1, 6), (2, 5))
@@ -226,13 +234,13 @@ def test_draws_depend_on_seed_and_step_alone():
 
 
 def test_a_batch_of_padding_does_no_harm():
-    bottleneck = place(SoftEM(16, DIM, warmup_steps=0), normal(16, DIM, seed=1), count=2.0)
-    means = bottleneck.embed(tf.range(16)).numpy()
+    bottleneck = place(SoftEM(16, DIM, Settings(warmup_steps=0)), normal(16, DIM, seed=1), count=2.0)
+    means = bottleneck.embed(tf.range(16)[:, None]).numpy()
     output = bottleneck.e_step(normal(ROWS, LENGTH, DIM), np.zeros((ROWS, LENGTH), bool), training())
     bottleneck.m_step(output.statistics)
     assert float(output.loss.sum) == 0.0
     assert not np.any(output.quantized)
-    np.testing.assert_allclose(bottleneck.embed(tf.range(16)), means, rtol=1e-5)
+    np.testing.assert_allclose(bottleneck.embed(tf.range(16)[:, None]), means, rtol=1e-5)
 
 
 def test_the_quantiser_is_float32_inside_a_bfloat16_model():
@@ -242,12 +250,12 @@ def test_the_quantiser_is_float32_inside_a_bfloat16_model():
     class Model(keras.layers.Layer):
         def __init__(self):
             super().__init__(dtype="mixed_bfloat16")
-            self.bottleneck = place(HardEM(16, DIM, norm=None, warmup_steps=0), means)
+            self.bottleneck = place(HardEM(16, DIM, Settings(norm=None, warmup_steps=0)), means)
 
         def call(self, x):
             return self.bottleneck.e_step(x, None, training())
 
-    exact = place(HardEM(16, DIM, norm=None, warmup_steps=0), means).e_step(
+    exact = place(HardEM(16, DIM, Settings(norm=None, warmup_steps=0)), means).e_step(
         tf.cast(points, tf.float32), None, training()
     )
     output = Model()(points)
@@ -302,16 +310,29 @@ def test_samples_always_have_weight(num_codes):
         ("dim", 0),
         ("num_samples", 0),
         ("temperature", 0.0),
+        ("final_temperature", -1.0),
+        ("anneal_steps", -1),
         ("decay", 1.0),
         ("decay", -0.1),
         ("beta", -0.1),
+        ("entropy_weight", -0.1),
         ("revival_threshold", 1.0),
         ("revival_threshold", -0.1),
         ("norm", 0.0),
+        ("code_dim", 0),
+        ("cosine", 1),
+        ("init", "kmeans"),
+        ("estimator", "ste"),
         ("warmup_steps", -1),
     ],
 )
 def test_errors_name_the_parameter(parameter, value):
-    arguments = {"num_codes": 16, "dim": DIM, parameter: value}
-    with pytest.raises(UserError, match=f"{parameter} = {value}"):
-        SoftEM(**arguments)
+    own = parameter in ("num_codes", "dim", "num_samples")
+    make, arguments = (SoftEM, {"num_codes": 16, "dim": DIM}) if own else (Settings, {})
+    with pytest.raises(UserError, match=f"{parameter} = {value!r}"):
+        make(**arguments | {parameter: value})
+
+
+def test_cosine_codes_need_a_norm():
+    with pytest.raises(UserError, match="norm = None"):
+        Settings(norm=None, cosine=True)

@@ -49,7 +49,7 @@ class Copy(Model):
 
     def reconstruct(self, features):
         targets = features["targets"]
-        return {"outputs": targets, "codes": targets % 8, "code_mask": targets != 0}
+        return {"outputs": targets, "codes": targets[..., None] % 8, "code_mask": targets != 0}
 '''
 
 

@@ -1,5 +1,6 @@
 """Every registered bottleneck through the same checks; a new one joins by one row of BOTTLENECKS."""
 
+import gin
 import keras
 import numpy as np
 import pytest
@@ -10,16 +11,31 @@ from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
 from t2t_vqem.context import Training
 
 DIM, ROWS, LENGTH = 8, 8, 6
+# name[, variant] -> (its own parameters, settings of its codebook)
 BOTTLENECKS = {
-    "hard_em": {"num_codes": 16, "warmup_steps": 0},
-    "soft_em": {"num_codes": 16, "warmup_steps": 0, "num_samples": 4},
+    "hard_em": ({}, {}),
+    "hard_em, cosine": ({}, {"cosine": True}),
+    "hard_em, low-dimensional": ({}, {"code_dim": 3}),
+    "hard_em, rotation": ({}, {"estimator": "rotation"}),
+    "hard_em, entropy": ({}, {"entropy_weight": 0.1}),
+    "hard_em, released": ({}, {"init": "released", "decay": 0.9}),
+    "soft_em": ({"num_samples": 4}, {}),
+    "soft_em, annealed": ({"num_samples": 4}, {"final_temperature": 0.1, "anneal_steps": 1000}),
+    "soft_em, k-means": ({"num_samples": 4}, {"init": "k_means"}),
+    "soft_em, random": ({"num_samples": 4}, {"init": "random"}),
 }
 X = np.random.default_rng(0).normal(size=(ROWS, LENGTH, DIM)).astype(np.float32)
 MASK = np.arange(LENGTH) < np.array([6, 5, 4, 3, 2, 6, 1, 6])[:, None]
 
 
 def make(name):
-    return registry.bottlenecks.get(name)(dim=DIM, **BOTTLENECKS[name])
+    """Returns a new bottleneck of 16 codes, in training from its first step."""
+    keras.utils.set_random_seed(4)
+    own, settings = BOTTLENECKS[name]
+    with gin.unlock_config():
+        for key, value in ({"warmup_steps": 0} | settings).items():
+            gin.bind_parameter(f"codebook.{key}", value)
+    return registry.bottlenecks.get(name.split(",")[0])(16, DIM, **own)
 
 
 def trained(name, steps=8):
@@ -47,7 +63,7 @@ def assert_equal(first, second, **tolerance):
 
 
 def test_every_registered_bottleneck_is_here():
-    assert sorted(BOTTLENECKS) == registry.bottlenecks.names()
+    assert sorted({name.split(",")[0] for name in BOTTLENECKS}) == registry.bottlenecks.names()
 
 
 @pytest.fixture(params=sorted(BOTTLENECKS))
@@ -65,16 +81,18 @@ def test_shapes(name, shape, masked):
         output = bottleneck.e_step(x, mask, training)
         assert isinstance(output, BottleneckOutput)
         assert output.quantized.shape == shape
-        assert output.codes.shape == shape[:-1]
+        assert output.codes.shape == (*shape[:-1], bottleneck.slots)
         assert output.codes.dtype == tf.int32
-        assert output.samples.shape[:-1] == shape[:-1]
+        assert output.samples.shape[:-1] == (*shape[:-1], bottleneck.slots)
         assert output.samples.dtype == tf.int32
         assert 0 <= np.min(output.samples) <= np.max(output.samples) < bottleneck.num_codes
         assert float(output.loss.weight) == np.prod(shape[:-1])
         assert all(value.dtype == tf.float32 for value in output.statistics.values())
         assert bool(output.statistics) == (training is not None)
     assert bottleneck.embed(output.codes).shape == shape
-    assert {"perplexity", "live_codes", "counts"} <= set(bottleneck.usage())
+    usage = bottleneck.usage()
+    assert {"perplexity", "live_codes", "counts"} <= set(usage)
+    assert usage["counts"].shape == (bottleneck.slots, bottleneck.num_codes)
 
 
 def test_gradient_reaches_the_encoder(name):

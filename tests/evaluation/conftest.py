@@ -60,7 +60,7 @@ class CopyModel:
 
     def reconstruct(self, features):
         targets = features["targets"]
-        return {"outputs": targets, "codes": targets % NUM_CODES, "code_mask": targets != 0}
+        return {"outputs": targets, "codes": targets[..., None] % NUM_CODES, "code_mask": targets != 0}
 
 
 @pytest.fixture(scope="session")

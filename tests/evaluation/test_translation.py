@@ -35,7 +35,7 @@ def test_figures_worked_out_by_hand(echo_data, copy_model, batch_tokens):
     assert values["length_ratio"] == pytest.approx(ratio)
 
     counts = np.bincount(flat % 8, minlength=8)
-    assert values["code_histogram"].tolist() == counts.tolist()
+    assert values["code_histogram"].tolist() == [counts.tolist()]
     assert values["codebook_perplexity"] == pytest.approx(codebook.perplexity(counts))
     assert values["live_codes"] == np.count_nonzero(counts)
     assert values["latents"] == len(flat)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from t2t_vqem.bottlenecks.em import HardEM
+from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import LossTerm
 from t2t_vqem.models.model import Model, ModelOutput
 from t2t_vqem.problems.problem import Problem
@@ -56,7 +57,7 @@ class TinyModel(Model):
         self.table = self.add_weight(name="table", shape=[IDS, dim], initializer="random_normal")
         self.blocks = [keras.layers.Dense(dim) for _ in range(2)]
         self.out = keras.layers.Dense(IDS)
-        self.bottleneck = HardEM(6, dim, warmup_steps=2)
+        self.bottleneck = HardEM(6, dim, CodebookSettings(warmup_steps=2))
         self.bottlenecks = {"latents": self.bottleneck}
 
     def build_weights(self):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from t2t_vqem import registry
+from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.training.moving_average import MovingAverage
 from t2t_vqem.training.optimizer import Adam, schedule
 from t2t_vqem.training.step import TrainStep
@@ -30,7 +31,7 @@ def make(strategy=None, *, dropout=0.1, compile=False, clip_norm=1.0, **settings
             reveal_steps=4,
         )
         model.build_weights()
-        model.bottleneck.warmup_steps = 2
+        model.bottleneck.settings = CodebookSettings(warmup_steps=2)
         variables = [variable.value for variable in model.trainable_variables]
         optimizer = Adam(schedule(1e-2, 2, "constant", 10), variables)
         settings |= {"seed": 1, "clip_norm": clip_norm, "compile": compile}

@@ -1,0 +1,97 @@
+"""The posterior P(code | x) ~ exp(-|x - code|^2 / temperature) of an E-step: its mode, its entropy, samples of it."""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Posterior(NamedTuple):
+    """What is read of the posterior of each position.
+
+    Attributes:
+      codes: int32 [positions], the likeliest code, which is the nearest.
+      samples: int32 [positions, m], codes drawn from it.
+      effective_codes: float32 [positions], exp(entropy), between 1 and the number of codes.
+    """
+
+    codes: tf.Tensor
+    samples: tf.Tensor
+    effective_codes: tf.Tensor
+
+
+def negative_distances(x: tf.Tensor, places: tf.Tensor, born: tf.Tensor) -> tf.Tensor:
+    """Returns |x|^2 - |x - code|^2 [positions, codes] of `x` [positions, dim]; -1e30 if unborn.
+
+    The term |x|^2 is the same for all codes: neither the argmin nor the posterior depends on it.
+    """
+    negative = 2.0 * tf.matmul(x, places, transpose_b=True) - tf.reduce_sum(tf.square(places), axis=-1)
+    return tf.where(born, negative, -1e30)
+
+
+def posterior(
+    x: tf.Tensor, places: tf.Tensor, born: tf.Tensor, temperature: tf.Tensor | float, draws: tf.Tensor | None
+) -> Posterior:
+    """Returns the posterior of `x` [positions, dim] over the codes `places` [codes, dim] that are `born` [codes].
+
+    Args:
+      draws: [positions, m], uniform in (0, 1); None takes the likeliest code for the only sample.
+    """
+    logits = negative_distances(x, places, born) / temperature
+    codes = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    weights, effective_codes = _weights(logits)
+    samples = codes[:, None] if draws is None else sample(weights, draws)
+    return Posterior(codes, samples, effective_codes)
+
+
+def _weights(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns softmax(logits) without its normaliser, and exp(entropy), [positions, codes] and [positions].
+
+    What lies below the largest by a factor of e^-60 is 0, far under the resolution of the draws (2^-24), so
+    that no subnormal number exists that one operation flushes to 0 and another does not.
+    """
+    logits -= tf.reduce_max(logits, axis=-1, keepdims=True)
+    weights = tf.where(logits > -60.0, tf.exp(logits), 0.0)
+    total = tf.reduce_sum(weights, axis=-1)
+    entropy = tf.math.log(total) - tf.reduce_sum(weights * logits, axis=-1) / total
+    return weights, tf.exp(entropy)
+
+
+def sample(weights: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Draws codes by inverting the cumulative distribution, in two levels.
+
+    A block of about sqrt(K) codes is chosen by the blocks' masses, then a code in it. This holds
+    [positions, m, sqrt(K)] numbers; a cumulative sum over all K codes and a search in it take several times
+    as long, and XLA's own categorical makes noise for every position, sample and code.
+
+    Args:
+      weights: [positions, codes], not negative, not all 0; they need not add to 1.
+      draws: [positions, m], uniform in (0, 1).
+
+    Returns:
+      int32 [positions, m], always codes of positive weight.
+    """
+    num_codes = weights.shape[-1]
+    width = math.isqrt(num_codes - 1) + 1
+    blocks = -(-num_codes // width)
+    weights = tf.pad(weights, [[0, 0], [0, blocks * width - num_codes]])
+    weights = tf.reshape(weights, [-1, blocks, width])
+    masses = tf.reduce_sum(weights, axis=-1)
+    edges = tf.cumsum(masses, axis=-1)
+    targets = draws * edges[:, -1:]
+    block = _first_above(edges[:, None, :], masses[:, None, :], targets)
+    rest = targets - tf.gather(edges - masses, block, batch_dims=1)
+    inside = tf.gather(weights, block, batch_dims=1)
+    return block * width + _first_above(tf.cumsum(inside, axis=-1), inside, rest)
+
+
+def _first_above(edges: tf.Tensor, masses: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    """Returns the first index of positive mass whose edge [..., n] lies above its target [...].
+
+    Rounding can leave a target above the last edge: it gets the last index of positive mass.
+    """
+    size = masses.shape[-1]
+    index = tf.range(size)
+    last = tf.reduce_max(tf.where(masses > 0.0, index, 0), axis=-1)
+    above = tf.logical_and(edges > targets[..., None], masses > 0.0)
+    return tf.minimum(tf.reduce_min(tf.where(above, index, size), axis=-1), last)

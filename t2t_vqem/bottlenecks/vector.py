@@ -1,0 +1,132 @@
+"""What all bottlenecks with a codebook share: an E-step over the nearest codes; the codebook decides how codes move."""
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from t2t_vqem import registry
+from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, Positions
+from t2t_vqem.bottlenecks.codebook import Codebook, scaled
+from t2t_vqem.bottlenecks.estimator import ESTIMATORS
+from t2t_vqem.bottlenecks.posterior import negative_distances, posterior
+from t2t_vqem.bottlenecks.settings import CodebookSettings
+from t2t_vqem.context import Training
+
+
+class VectorQuantiser(Bottleneck):
+    """Each position takes its nearest code, or the mean of `num_samples` codes drawn from its posterior.
+
+    Attributes:
+      num_samples: m; None takes the nearest.
+    """
+
+    num_samples: int | None = None
+
+    def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None):
+        """Makes a codebook of `settings`, those of the configuration if None.
+
+        Raises:
+          UserError: naming a parameter that is out of its range.
+        """
+        super().__init__(num_codes, dim)
+        self.settings = settings or registry.parts.get("codebook")()
+        self.project_in = self.project_out = None
+        size = dim
+        if self.settings.code_dim is not None:
+            size = self.settings.code_dim
+            self.project_in = _projection(dim, size, "project_in")
+            self.project_out = _projection(size, dim, "project_out")
+        self.codebook = self.make_codebook(size)
+
+    def make_codebook(self, size: int) -> Codebook:
+        """Returns the codebook, its codes of `size` numbers; called once."""
+        return Codebook(self.num_codes, size, self.settings)
+
+    def e_step(
+        self, x: tf.Tensor, mask: tf.Tensor | None, training: Training | None = None
+    ) -> BottleneckOutput:
+        """See Bottleneck. Until a code is born the encodings pass through, and the codes are 0.
+
+        Metrics: `effective_codes`, exp(entropy of the posterior), between 1 and K; `quantization_error`,
+        |x - quantized|^2 / |x|^2. Both also speak of the warm-up, where the decoder does not read the codes.
+        """
+        settings, book = self.settings, self.codebook
+        positions = Positions(x, mask)
+        x = positions.x if self.project_in is None else positions.zero_padding(self.project_in(positions.x))
+        x = x if settings.norm is None else scaled(x, settings.norm)
+        fixed = tf.stop_gradient(x)
+
+        born, temperature = book.born(), settings.temperature_at(training)
+        drawn = training is not None and self.num_samples is not None
+        draws = positions.uniform(training, self.num_samples) if drawn else None
+        found = posterior(fixed, tf.stop_gradient(book.places()), born, temperature, draws)
+        active = positions.keep & tf.reduce_any(born)
+        codes = tf.where(active, found.codes, 0)
+        samples = tf.where(active[:, None], found.samples, 0)
+        nearest = tf.where(active[:, None], tf.reduce_mean(book.embed(samples), axis=1), fixed)
+
+        squared = tf.reduce_sum(tf.square(x - tf.stop_gradient(nearest)), axis=-1)
+        loss = squared * (settings.beta / book.dim)
+        if book.learns_by_gradient:
+            loss += tf.reduce_sum(tf.square(fixed - nearest), axis=-1) / book.dim
+        if settings.entropy_weight:
+            loss += settings.entropy_weight * tf.where(active, self._entropies(x, temperature), 0.0)
+        quantized = ESTIMATORS[settings.estimator](x, tf.stop_gradient(nearest))
+        statistics = {}
+        if training is not None:
+            warmed_up = training.step >= settings.warmup_steps
+            quantized = tf.where(warmed_up, quantized, x)
+            loss = tf.where(warmed_up, loss, 0.0)
+            statistics = book.statistics(
+                fixed,
+                samples,
+                positions.keep,
+                positions.uniform(training),
+                positions.of_global_batch(training),
+            )
+        if self.project_out is not None:
+            quantized = self.project_out(quantized)
+        error = tf.math.divide_no_nan(tf.stop_gradient(squared), tf.reduce_sum(tf.square(fixed), axis=-1))
+        return BottleneckOutput(
+            quantized=positions.restore(quantized, cast=True),
+            codes=positions.restore(codes[:, None]),
+            samples=positions.restore(samples[:, None, :]),
+            loss=positions.term(loss),
+            statistics=statistics,
+            metrics={
+                "effective_codes": positions.term(found.effective_codes, active),
+                "quantization_error": positions.term(error, active),
+            },
+        )
+
+    def _entropies(self, x: tf.Tensor, temperature: tf.Tensor | float) -> tf.Tensor:
+        """Returns H(posterior) + sum of posterior * log(usage) of each position, float32 [positions].
+
+        Summed over positions its gradient is that of H(posterior) - H(mean posterior), where the mean is the moving
+        average of the codes' usage: so it adds over replicas and micro-batches, as an entropy of a mean does not.
+        """
+        book = self.codebook
+        logits = negative_distances(x, book.places(), book.born()) / temperature
+        log_posterior = tf.nn.log_softmax(logits)
+        return tf.reduce_sum(tf.exp(log_posterior) * (book.log_usage() - log_posterior), axis=-1)
+
+    def m_step(self, statistics: Mapping[str, tf.Tensor]) -> None:
+        self.codebook.m_step(statistics)
+
+    def settle(self) -> None:
+        self.codebook.settle()
+
+    def parts(self, codes: tf.Tensor) -> tf.Tensor:
+        embedded = self.codebook.embed(codes)
+        return embedded if self.project_out is None else self.project_out(embedded)
+
+    def usage(self) -> dict[str, tf.Tensor]:
+        return self.codebook.usage()
+
+
+def _projection(inputs: int, outputs: int, name: str) -> keras.layers.Dense:
+    """Returns a linear map that is built: codes may be embedded before any were found."""
+    dense = keras.layers.Dense(outputs, use_bias=False, dtype="float32", name=name)
+    dense.build([None, inputs])
+    return dense
