@@ -158,7 +158,16 @@ models = Registry(
 bottlenecks = Registry(
     "bottleneck",
     {
+        "adaptive_em": "t2t_vqem.bottlenecks.adaptive",
+        "fsq": "t2t_vqem.bottlenecks.scalar",
+        "gradient_vq": "t2t_vqem.bottlenecks.gradient_vq",
+        "gumbel_softmax": "t2t_vqem.bottlenecks.relaxed",
         "hard_em": "t2t_vqem.bottlenecks.em",
+        "lfq": "t2t_vqem.bottlenecks.scalar",
+        "product": "t2t_vqem.bottlenecks.composite",
+        "residual": "t2t_vqem.bottlenecks.composite",
+        "semhash": "t2t_vqem.bottlenecks.relaxed",
+        "simvq": "t2t_vqem.bottlenecks.simvq",
         "soft_em": "t2t_vqem.bottlenecks.em",
     },
 )

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from t2t_vqem import registry
+from t2t_vqem.bottlenecks.checks import require_whole
+from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import LossTerm, Training
-from t2t_vqem.errors import UserError
 
 
 class BottleneckOutput(NamedTuple):
@@ -43,16 +45,22 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
     Attributes:
       num_codes: codes that a slot chooses from; not always as many as were asked for, where few sizes are possible.
       slots: codes a position; more than one where it is composed of others.
+      settings: what it has in common with others.
     """
 
-    def __init__(self, num_codes: int, dim: int, slots: int = 1):
-        """Raises UserError for fewer than two codes or no dimension."""
+    def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None, *, slots: int = 1):
+        """`settings` are those of the configuration if None.
+
+        Raises:
+          UserError: fewer than two codes or no dimension.
+        """
         super().__init__(dtype="float32")
         require_whole(2, num_codes=num_codes)
         require_whole(1, dim=dim, slots=slots)
         self.num_codes = num_codes
         self.dim = dim
         self.slots = slots
+        self.settings = settings or registry.parts.get("codebook")()
         self.built = True
 
     @abc.abstractmethod
@@ -139,21 +147,8 @@ class Positions:
         )
 
 
-def require(holds: bool, parameter: str, value: object, wanted: str) -> None:
-    """Raises UserError naming `parameter` unless `holds`."""
-    if not holds:
-        raise UserError(f"bottleneck parameter {parameter} = {value!r}: it must be {wanted}")
-
-
-def require_whole(least: int, **values: object) -> None:
-    """Raises UserError unless every value is a whole number of at least `least`."""
-    for name, value in values.items():
-        require(type(value) is int and value >= least, name, value, f"a whole number, at least {least}")
-
-
-def require_between(low: float, high: float, **values: object) -> None:
-    """Raises UserError unless every value is a number with low <= value < high."""
-    for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        wanted = f"{low:g} or more" if high == math.inf else f"in [{low:g}, {high:g})"
-        require(number and low <= value < high, name, value, wanted)
+def projection(inputs: int, outputs: int, name: str, *, use_bias: bool = False) -> keras.layers.Dense:
+    """Returns a linear map in float32 that is built: codes may be embedded before any were found."""
+    dense = keras.layers.Dense(outputs, use_bias=use_bias, dtype="float32", name=name)
+    dense.build([None, inputs])
+    return dense

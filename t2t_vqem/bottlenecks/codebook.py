@@ -15,15 +15,15 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem.bottlenecks.settings import CodebookSettings
+from t2t_vqem.bottlenecks.usage import Usage
 
 _SMOOTHING = 1e-5  # pseudo-count of the released code, in positions a step
 _FAINTEST = 1e-30  # a born code's count never returns to 0, which means "not born"
 _MAX_CANDIDATES = 512
 _K_MEANS_STEPS = 10
-LIVE_SHARE = 0.05  # a live code has at least this part of a uniform share of the positions
 
 
-class Codebook(keras.layers.Layer):
+class Codebook(Usage):
     """Places of `num_codes` codes in `dim` dimensions with the moving averages behind them (all float32).
 
     Attributes:
@@ -33,26 +33,15 @@ class Codebook(keras.layers.Layer):
     learns_by_gradient = False
 
     def __init__(self, num_codes: int, dim: int, settings: CodebookSettings):
-        super().__init__(dtype="float32")
-        self.num_codes = num_codes
+        super().__init__(num_codes, settings)
         self.dim = dim
-        self.settings = settings
         self.num_candidates = min(num_codes, _MAX_CANDIDATES)
         self.means = self._state("means", (num_codes, dim), self._first_places)
         self.counts = self._state("counts", (num_codes,), self._first_counts)
         self.sums = self._state("sums", (num_codes, dim))
         if settings.init == "released":
             self.sums.assign(self.means)
-        self.hits = self._state("hits", (num_codes,))
-        self.updates = self._state("updates", ())
         self.births = self._state("births", ())
-        self.built = True
-
-    def _state(self, name: str, shape: tuple[int, ...], initializer: object = "zeros") -> keras.Variable:
-        # autocast=False: inside a bfloat16 model Keras would hand out rounded codes.
-        return self.add_weight(
-            name=name, shape=shape, initializer=initializer, trainable=False, dtype="float32", autocast=False
-        )
 
     def _first_places(self, shape: tuple[int, ...], dtype: str) -> tf.Tensor:
         if self.settings.init == "released":  # tf.uniform_unit_scaling_initializer of TensorFlow 1
@@ -109,8 +98,7 @@ class Codebook(keras.layers.Layer):
 
     def m_step(self, statistics: Mapping[str, tf.Tensor]) -> None:
         """Moves averages and codes towards `statistics`, then gives new places to unborn and dead codes."""
-        updates, born = tf.convert_to_tensor(self.updates), self.born()
-        decay = self._decay(updates)
+        decay, born = self._decay(), self.born()
         counts = decay * self.counts + (1.0 - decay) * statistics["counts"]
         counts = tf.where(born, tf.maximum(counts, _FAINTEST), counts)
         means, sums = self._moved(statistics, counts, decay)
@@ -124,22 +112,21 @@ class Codebook(keras.layers.Layer):
         self.means.assign(tf.where(column, places, means))
         self.counts.assign(tf.where(revived, count, counts))
         self.sums.assign(tf.where(column, count * places, sums))
-        # Revival lends a code its counts; usage must speak of the positions that really took it.
-        self.hits.assign(decay * self.hits + (1.0 - decay) * statistics["counts"])
-        self.updates.assign(updates + 1.0)
+        self._forget(revived)
+        # Revival lends a code its counts; usage speaks of the positions that really took it.
+        super().m_step(statistics)
         self.births.assign(self.births + tf.reduce_sum(tf.cast(revived, tf.float32)))
 
-    def _decay(self, updates: tf.Tensor) -> tf.Tensor:
-        """Returns the decay at an update: (1 + updates) / (10 + updates), which grows up to its value.
-
-        So a young codebook follows the moving encodings of a young encoder. In k-means nothing is remembered.
-        """
+    def _decay(self) -> tf.Tensor:
+        """As `Usage`'s; but in k-means nothing is remembered, and the released code's is constant."""
         if self.settings.init == "released":
             return tf.constant(self.settings.decay)
-        decay = tf.minimum(self.settings.decay, (1.0 + updates) / (10.0 + updates))
         if self.settings.init == "k_means":
-            decay = tf.where(updates <= _K_MEANS_STEPS, 0.0, decay)
-        return decay
+            return tf.where(self.updates <= _K_MEANS_STEPS, 0.0, super()._decay())
+        return super()._decay()
+
+    def _forget(self, revived: tf.Tensor) -> None:
+        """Forgets what else is remembered of the codes (bool [num_codes]) that have got a new place."""
 
     def _moved(
         self, statistics: Mapping[str, tf.Tensor], counts: tf.Tensor, decay: tf.Tensor
@@ -175,30 +162,9 @@ class Codebook(keras.layers.Layer):
         means = _smoothed(sums, counts, old)
         self.means.assign(scaled(means, self.settings.norm) if self.settings.cosine else means)
 
-    def log_usage(self) -> tf.Tensor:
-        """Returns the log of each code's share of the positions [num_codes]; that of an unused code is finite."""
-        shares = self.hits + LIVE_SHARE * tf.reduce_mean(self.hits) + _FAINTEST
-        return tf.math.log(shares / tf.reduce_sum(shares))
-
     def usage(self) -> dict[str, tf.Tensor]:
-        """Returns `perplexity`, `live_codes`, `births` (scalars) and `counts` [1, num_codes].
-
-        Counts are positions a step, a moving average over the last 1 / (1 - decay) steps or so, without what
-        birth and revival lent. The perplexity is exp(their entropy); a code is live if it has at least
-        LIVE_SHARE of a uniform share. All are 0 before the first birth. `births` counts the codes born or
-        revived since the start.
-        """
-        counts = tf.convert_to_tensor(self.hits)
-        total = tf.reduce_sum(counts)
-        probabilities = tf.math.divide_no_nan(counts, total)
-        entropy = -tf.reduce_sum(tf.math.xlogy(probabilities, probabilities))
-        live = tf.logical_and(counts > 0.0, counts >= LIVE_SHARE * total / self.num_codes)
-        return {
-            "perplexity": tf.where(total > 0.0, tf.exp(entropy), 0.0),
-            "live_codes": tf.reduce_sum(tf.cast(live, tf.float32)),
-            "births": tf.convert_to_tensor(self.births),
-            "counts": counts[None],
-        }
+        """As `Usage`'s, and `births`, the codes born or revived since the start."""
+        return super().usage() | {"births": tf.convert_to_tensor(self.births)}
 
 
 def scaled(x: tf.Tensor, norm: float) -> tf.Tensor:

@@ -5,7 +5,7 @@ m samples of it; everything else is shared, so that one name compares them under
 """
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.bottleneck import require_whole
+from t2t_vqem.bottlenecks.checks import require_whole
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.bottlenecks.vector import VectorQuantiser
 

@@ -6,7 +6,7 @@ import math
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.bottleneck import require, require_between, require_whole
+from t2t_vqem.bottlenecks.checks import require, require_between, require_whole
 from t2t_vqem.bottlenecks.estimator import ESTIMATORS
 from t2t_vqem.context import Training
 

@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping
 
-import keras
 import tensorflow as tf
 
-from t2t_vqem import registry
-from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, Positions
+from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, Positions, projection
 from t2t_vqem.bottlenecks.codebook import Codebook, scaled
 from t2t_vqem.bottlenecks.estimator import ESTIMATORS
 from t2t_vqem.bottlenecks.posterior import negative_distances, posterior
@@ -29,14 +27,13 @@ class VectorQuantiser(Bottleneck):
         Raises:
           UserError: naming a parameter that is out of its range.
         """
-        super().__init__(num_codes, dim)
-        self.settings = settings or registry.parts.get("codebook")()
+        super().__init__(num_codes, dim, settings)
         self.project_in = self.project_out = None
         size = dim
         if self.settings.code_dim is not None:
             size = self.settings.code_dim
-            self.project_in = _projection(dim, size, "project_in")
-            self.project_out = _projection(size, dim, "project_out")
+            self.project_in = projection(dim, size, "project_in")
+            self.project_out = projection(size, dim, "project_out")
         self.codebook = self.make_codebook(size)
 
     def make_codebook(self, size: int) -> Codebook:
@@ -123,10 +120,3 @@ class VectorQuantiser(Bottleneck):
 
     def usage(self) -> dict[str, tf.Tensor]:
         return self.codebook.usage()
-
-
-def _projection(inputs: int, outputs: int, name: str) -> keras.layers.Dense:
-    """Returns a linear map that is built: codes may be embedded before any were found."""
-    dense = keras.layers.Dense(outputs, use_bias=False, dtype="float32", name=name)
-    dense.build([None, inputs])
-    return dense
