@@ -1,12 +1,16 @@
 """`adaptive_em`: hard EM whose number of codes is a result: pruned, merged and split (ISODATA; Ball & Hall 1965).
 
-Every so many steps
+Every so many steps, up to a last time,
 * a code with far less than a uniform share of the positions is dropped;
-* two codes that are each other's nearest, and closer than their own positions are spread, become one;
-* a code whose positions add far more than their share to the error becomes two.
+* two codes that are each other's nearest, and too close to be worth being two, become one;
+* and if that changed nothing, each code whose positions add more than their share to the error becomes two, on trial.
 
-An isotropic cluster that was split is merged again: its halves lie closer than they are wide. Two clusters under one
-code stay split.
+Two codes are worth it if the log likelihood that an isotropic Gaussian of their own gives to their positions, over
+that of a common one, pays for saying which of the two a position takes: in nats a position
+D/2 log(error as one / error as two) > H(shares), as in X-means (Pelleg & Moore 2000) without its prior on the number.
+So whether a split was right is seen once the two have had their steps of EM: halves of one round cluster become one
+again, whatever the dimension, and
+two clusters that shared a code stay apart. In the last quarter of the changes nothing is split any more.
 """
 
 import math
@@ -24,7 +28,10 @@ from t2t_vqem.bottlenecks.vector import VectorQuantiser
 
 @registry.bottlenecks.register("adaptive_em")
 class AdaptiveEM(VectorQuantiser):
-    """Hard EM with as many codes as it finds, at most `num_codes`; `usage` tells how many, as "size"."""
+    """Hard EM with as many codes as it finds, at most `num_codes`; `usage` tells how many, as "size".
+
+    Dead codes are dropped rather than revived: `codebook.revival_threshold` does not apply.
+    """
 
     def __init__(
         self,
@@ -34,18 +41,19 @@ class AdaptiveEM(VectorQuantiser):
         *,
         first_codes: int | None = None,
         adapt_every: int = 100,
+        adapt_until: int = 5000,
         prune_share: float = 0.1,
-        merge_ratio: float = 0.5,
-        split_ratio: float = 2.0,
+        merge_ratio: float = 1.0,
+        split_ratio: float = 1.0,
     ):
         """Makes a codebook with room for `num_codes` codes.
 
         Args:
           first_codes: how many there are at first; half of the room if None.
           adapt_every: M-steps between changes of the size; the first come after as many.
+          adapt_until: the M-step after which the size stays.
           prune_share: a code with less than this part of a uniform share of the positions is dropped.
-          merge_ratio: two codes whose squared distance is less than this part of the mean squared distance of their
-            positions from them become one.
+          merge_ratio: two codes become one if they gain less than this many times what they cost (see the module).
           split_ratio: a code whose positions' squared distances add up to more than this many times the mean of all
             codes becomes two, while there is room.
 
@@ -54,11 +62,11 @@ class AdaptiveEM(VectorQuantiser):
         """
         first = max(1, num_codes // 2) if first_codes is None else first_codes
         require_whole(1, first_codes=first, adapt_every=adapt_every)
+        require_whole(adapt_every, adapt_until=adapt_until)
         require(first <= num_codes, "first_codes", first, f"at most num_codes = {num_codes}")
         require_between(0, 1, prune_share=prune_share)
-        require_between(0, math.inf, merge_ratio=merge_ratio)
-        require_between(1, math.inf, split_ratio=split_ratio)
-        self._rules = Rules(first, adapt_every, prune_share, merge_ratio, split_ratio)
+        require_between(0, math.inf, merge_ratio=merge_ratio, split_ratio=split_ratio)
+        self._rules = Rules(first, adapt_every, adapt_until, prune_share, merge_ratio, split_ratio)
         super().__init__(num_codes, dim, settings)
 
     def make_codebook(self, size: int) -> Codebook:
@@ -70,6 +78,7 @@ class Rules(NamedTuple):
 
     first_codes: int
     adapt_every: int
+    adapt_until: int
     prune_share: float
     merge_ratio: float
     split_ratio: float
@@ -103,6 +112,7 @@ class AdaptiveCodebook(Codebook):
         super().__init__(num_codes, dim, settings)
         self.rules = rules
         self.squares = self._state("squares", (num_codes,))
+        self.size = self._state("size", ())
 
     def statistics(
         self, x: tf.Tensor, samples: tf.Tensor, mask: tf.Tensor, draws: tf.Tensor, positions: int | tf.Tensor
@@ -122,8 +132,15 @@ class AdaptiveCodebook(Codebook):
         squares = tf.where(fresh, self.counts * tf.reduce_sum(tf.square(self.means), axis=-1), squares)
         errors = tf.maximum(squares - self.counts * tf.reduce_sum(tf.square(self.means), axis=-1), 0.0)
         now = Clusters(*(tf.convert_to_tensor(v) for v in (self.means, self.counts)), errors)
-        due = tf.equal(tf.cast(self.updates, tf.int32) % self.rules.adapt_every, 0)
-        means, counts, errors = tf.cond(due, lambda: self._adapted(now), lambda: now)
+        updates = tf.cast(self.updates, tf.int32)
+        turn, last = updates // self.rules.adapt_every, self.rules.adapt_until // self.rules.adapt_every
+        due = tf.equal(updates % self.rules.adapt_every, 0)
+        codes = tf.math.count_nonzero(now.counts)
+        now = tf.cond(due & (turn <= last), lambda: self._merged(self._pruned(now)), lambda: now)
+        left = tf.math.count_nonzero(now.counts)
+        self.size.assign(tf.where(due | (turn == 0), tf.cast(left, tf.float32), self.size))
+        trial = due & (4 * turn < 3 * last) & (left == codes)
+        means, counts, errors = tf.cond(trial, lambda: self._split(now), lambda: now)
         self.means.assign(means)
         self.counts.assign(counts)
         self.sums.assign(counts[:, None] * means)
@@ -137,9 +154,6 @@ class AdaptiveCodebook(Codebook):
         """As `Codebook._places`, for the first codes alone and before the first change of their number."""
         young = self.updates < self.rules.adapt_every
         return super()._places(dead & young & (tf.range(self.num_codes) < self.rules.first_codes), statistics)
-
-    def _adapted(self, now: Clusters) -> Clusters:
-        return self._split(self._merged(self._pruned(now)))
 
     def _pruned(self, now: Clusters) -> Clusters:
         size = tf.reduce_sum(tf.cast(now.counts > 0.0, tf.float32))
@@ -159,16 +173,14 @@ class AdaptiveCodebook(Codebook):
         )
         other = Clusters(*(tf.gather(part, nearest) for part in now))
         total = now.counts + other.counts
-        spread = tf.math.divide_no_nan(now.errors + other.errors, total)
-        mutual = (
-            (tf.gather(nearest, nearest) == places) & alive & (distance < self.rules.merge_ratio * spread)
-        )
-        mutual &= tf.gather(mutual, nearest)
-        share = tf.math.divide_no_nan(now.counts, total)[:, None]
+        share = tf.math.divide_no_nan(now.counts, total)
+        entropy = -tf.math.xlogy(share, share) - tf.math.xlogy(1.0 - share, 1.0 - share)
         between = tf.math.divide_no_nan(now.counts * other.counts, total) * distance  # Huygens and Steiner
-        one = Clusters(
-            share * now.means + (1.0 - share) * other.means, total, now.errors + other.errors + between
-        )
+        error = now.errors + other.errors
+        gain = self.dim / 2 * tf.math.log1p(between / tf.maximum(error, 1e-30))
+        mutual = alive & (tf.gather(nearest, nearest) == places) & (gain < self.rules.merge_ratio * entropy)
+        share = share[:, None]
+        one = Clusters(share * now.means + (1.0 - share) * other.means, total, error + between)
         merged = one.where(mutual & (places < nearest), now)
         return merged.where(~(mutual & (places > nearest)), Clusters(*map(tf.zeros_like, now)))
 
@@ -179,7 +191,10 @@ class AdaptiveCodebook(Codebook):
         """
         free = now.counts <= 0.0
         size = tf.reduce_sum(tf.cast(~free, tf.float32))
-        crowded = now.errors > self.rules.split_ratio * tf.reduce_sum(now.errors) / tf.maximum(size, 1.0)
+        mean = tf.reduce_sum(now.errors) / tf.maximum(size, 1.0)
+        crowded = ~free & (
+            now.errors >= 0.999 * self.rules.split_ratio * mean
+        )  # where all are equal, all are
         room = tf.reduce_sum(tf.cast(free, tf.int32))
         order = tf.argsort(tf.where(crowded, now.errors, -1.0), direction="DESCENDING", stable=True)
         rank = tf.argsort(order, stable=True)  # of each code among the crowded
@@ -198,8 +213,8 @@ class AdaptiveCodebook(Codebook):
         return twins.where(born, halves.where(splits, now))
 
     def usage(self) -> dict[str, tf.Tensor]:
-        """As `Codebook.usage`, and "size", the number of codes there are."""
-        return super().usage() | {"size": tf.reduce_sum(tf.cast(self.born(), tf.float32))}
+        """As `Codebook.usage`, and "size", the number of codes there are but for those on trial."""
+        return super().usage() | {"size": tf.convert_to_tensor(self.size)}
 
 
 _FAR = 1e30

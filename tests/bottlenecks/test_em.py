@@ -336,3 +336,94 @@ def test_errors_name_the_parameter(parameter, value):
 def test_cosine_codes_need_a_norm():
     with pytest.raises(UserError, match="norm = None"):
         Settings(norm=None, cosine=True)
+
+
+def test_cosine_takes_the_code_of_the_least_angle_and_keeps_codes_on_the_sphere():
+    points, means = normal(ROWS, LENGTH, DIM), normal(16, DIM, seed=1)
+    means *= np.sqrt(4.0) / np.linalg.norm(means, axis=1, keepdims=True)
+    settings = Settings(norm=4.0, cosine=True, decay=0.5, revival_threshold=0.0, warmup_steps=0)
+    bottleneck = place(HardEM(16, DIM, settings), means)
+    output = bottleneck.e_step(points, None, training())
+    np.testing.assert_array_equal(output.codes[..., 0], (points @ means.T).argmax(-1))
+    bottleneck.m_step(output.statistics)
+    moved = bottleneck.codebook.means.numpy()
+    np.testing.assert_allclose(np.square(moved).sum(1), np.full(16, 4.0), rtol=1e-4)
+    assert np.abs(moved - means).max() > 0.1
+
+
+def test_codes_of_few_dimensions_are_found_and_averaged_there():
+    bottleneck = HardEM(16, DIM, Settings(norm=None, code_dim=2, warmup_steps=0))
+    place(bottleneck, normal(16, 2, seed=1))
+    points = normal(ROWS, LENGTH, DIM)
+    output = bottleneck.e_step(points, None, training())
+    small = points @ bottleneck.project_in.kernel.numpy()
+    nearest = np.square(small[..., None, :] - bottleneck.codebook.means.numpy()).sum(-1).argmin(-1)
+    np.testing.assert_array_equal(output.codes[..., 0], nearest)
+    expected = bottleneck.codebook.means.numpy()[nearest] @ bottleneck.project_out.kernel.numpy()
+    np.testing.assert_allclose(output.quantized, expected, atol=1e-5)
+    assert output.statistics["sums"].shape == (16, 2)
+
+
+def test_the_temperature_anneals_by_equal_factors_and_stays():
+    settings = Settings(temperature=4.0, final_temperature=0.25, anneal_steps=100)
+    found = [float(settings.temperature_at(training(step))) for step in (0, 50, 100, 1000)]
+    np.testing.assert_allclose(found, [4.0, 1.0, 0.25, 0.25], rtol=1e-5)
+    assert settings.temperature_at(None) == 0.25
+    assert Settings(temperature=4.0).temperature_at(training(50)) == 4.0
+
+
+def test_entropy_regularisation_is_the_entropy_of_the_posterior_against_usage():
+    points, means = normal(ROWS, LENGTH, DIM) * 0.5, normal(16, DIM, seed=1) * 0.5
+    settings = Settings(norm=None, beta=0.0, entropy_weight=2.0, warmup_steps=0)
+    bottleneck = place(HardEM(16, DIM, settings), means)
+    hits = np.arange(1.0, 17.0)
+    bottleneck.codebook.hits.assign(hits)
+    exact = posterior(points.reshape(-1, DIM), means)
+    shares = (hits + 0.05 * hits.mean()) / (1.05 * hits.sum())
+    expected = 2.0 * (exact * (np.log(shares) - np.log(exact))).sum(-1)
+    direction, step = normal(ROWS, LENGTH, DIM, seed=2), 1e-2
+
+    def loss(x):
+        return bottleneck.e_step(x, None, training()).loss
+
+    x = tf.constant(points)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        found = loss(x)
+    np.testing.assert_allclose(found.mean, expected.mean(), rtol=1e-4)
+    slope = tf.reduce_sum(tape.gradient(found.sum, x) * direction)
+    difference = (loss(points + step * direction).sum - loss(points - step * direction).sum) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=1e-2)
+
+
+@pytest.mark.parametrize("init", ["data", "k_means", "random", "released"])
+def test_the_released_start_leaves_one_code_in_use_and_no_other_does(init):
+    """Points of many directions, a frozen encoder, no revival: arXiv 1805.11063's code against the others."""
+    settings = Settings(norm=32.0, init=init, decay=0.999, revival_threshold=0.0, warmup_steps=0)
+    bottleneck = HardEM(64, DIM, settings)
+    keras.utils.set_random_seed(1)
+    rows = 64
+
+    @tf.function(autograph=False)
+    def learn(step):
+        points = tf.random.stateless_normal([rows, LENGTH, DIM], tf.stack([1, step]))
+        context = Training(0, step, tf.range(rows), rows)
+        output = bottleneck.e_step(points, None, context)
+        bottleneck.m_step(output.statistics)
+        return output.codes
+
+    used = [len(np.unique(learn(tf.constant(step)))) for step in range(30)]
+    assert used[-1] == 1 if init == "released" else used[-1] > 30
+
+
+def test_k_means_forgets_nothing_but_the_batch_at_first():
+    bottleneck = HardEM(4, DIM, Settings(norm=None, init="k_means", revival_threshold=0.0, warmup_steps=0))
+    points = 3.0 * normal(4, DIM)[np.arange(ROWS * LENGTH) % 4].reshape(ROWS, LENGTH, DIM)
+    points += 0.1 * normal(ROWS, LENGTH, DIM, seed=1)
+    for step in range(8):
+        output = bottleneck.e_step(points, None, training(step))
+        bottleneck.m_step(output.statistics)
+    flat, codes = points.reshape(-1, DIM), output.codes.numpy().ravel()
+    for code in np.unique(codes):
+        mean = flat[codes == code].mean(0)
+        np.testing.assert_allclose(bottleneck.codebook.means.numpy()[code], mean, rtol=1e-3, atol=1e-3)

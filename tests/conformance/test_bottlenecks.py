@@ -20,7 +20,7 @@ BOTTLENECKS = {
     "hard_em, rotation": ({}, {"estimator": "rotation"}),
     "hard_em, entropy": ({}, {"entropy_weight": 0.1}),
     "hard_em, released": ({}, {"init": "released", "decay": 0.9}),
-    "adaptive_em": ({"adapt_every": 3}, {}),
+    "adaptive_em": ({"adapt_every": 3, "adapt_until": 6}, {}),
     "fsq": ({"levels": (4, 5)}, {}),
     "gradient_vq": ({}, {}),
     "gradient_vq, sgd": ({"optimizer": "sgd"}, {}),
@@ -188,6 +188,20 @@ def test_checkpoint_round_trip(name, tmp_path):
     tf.train.Checkpoint(**checkpoints.state(bottleneck=other)).read(path).assert_consumed()
     assert_equal(state(bottleneck), state(other))
     assert_equal(bottleneck.e_step(X, MASK, context()), other.e_step(X, MASK, context()))
+
+
+def test_saved_model(name, tmp_path):
+    """As an export holds it: evaluation of any batch, by a graph alone."""
+    module = tf.Module()
+    module.bottleneck = bottleneck = trained(name)
+    signature = [tf.TensorSpec([None, None, DIM]), tf.TensorSpec([None, None], tf.bool)]
+    module.quantise = tf.function(
+        lambda x, mask: bottleneck.e_step(x, mask)[:2], input_signature=signature, autograph=False
+    )
+    module.variables_of = [weight.value for weight in bottleneck.weights]  # Keras hides those in lists
+    tf.saved_model.save(module, str(tmp_path))
+    loaded = tf.saved_model.load(str(tmp_path))
+    assert_equal(tuple(loaded.quantise(X, MASK)), bottleneck.e_step(X, MASK)[:2], rtol=1e-5, atol=1e-5)
 
 
 def test_only_the_m_step_moves_anything(name):
