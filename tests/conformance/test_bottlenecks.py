@@ -1,5 +1,7 @@
 """Every registered bottleneck through the same checks; a new one joins by one row of BOTTLENECKS."""
 
+import functools
+
 import gin
 import keras
 import numpy as np
@@ -53,10 +55,24 @@ def make(name):
     return registry.bottlenecks.get(name.split(",")[0])(16, DIM, **own)
 
 
-def trained(name, steps=8):
+def learn(name, steps=8):
+    """Returns a bottleneck after some steps of training."""
     bottleneck = make(name)
     for step in range(steps):
         bottleneck.m_step(bottleneck.e_step(X, MASK, context(step)).statistics)
+    return bottleneck
+
+
+@functools.cache
+def learnt(name):
+    return state(learn(name))
+
+
+def trained(name):
+    """As `learn`, which it calls once for each name."""
+    bottleneck = make(name)
+    for weight, value in zip(bottleneck.weights, learnt(name), strict=True):
+        weight.assign(value)
     return bottleneck
 
 
@@ -86,8 +102,9 @@ def name(request):
     return request.param
 
 
-@pytest.mark.parametrize("shape", [(ROWS, DIM), (ROWS, LENGTH, DIM), (ROWS, 3, 4, DIM)])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "masked"), [((ROWS, DIM), False), ((ROWS, 3, 4, DIM), True)], ids=["flat", "field"]
+)
 def test_shapes(name, shape, masked):
     x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
     mask = np.ones(shape[:-1], bool) if masked else None
@@ -121,7 +138,7 @@ def test_gradient_reaches_the_encoder(name):
     assert not np.any(gradient[~MASK])
 
 
-@pytest.mark.parametrize("junk", [0.0, -3.0, 1e30])
+@pytest.mark.parametrize("junk", [-3.0, 1e30])
 def test_masked_positions_change_nothing(name, junk):
     bottleneck = trained(name)
 
@@ -222,7 +239,7 @@ def test_evaluation_needs_no_neighbours(name):
 
 
 def test_training_is_deterministic(name):
-    assert_equal(state(trained(name)), state(trained(name)))
+    assert_equal(state(learn(name)), learnt(name))
 
 
 @pytest.mark.parametrize("jit", [False, True])
