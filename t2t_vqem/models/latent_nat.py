@@ -163,7 +163,8 @@ class LatentNAT(TranslationModel):
         most = (found.ids.shape[2] or tf.shape(found.ids)[2]) // self.slots
         lengths = found.lengths // self.slots
         code_mask = tf.sequence_mask(lengths, most)
-        codes = tf.reshape(found.ids, [batch, number, most, self.slots])
+        codes = found.ids[:, :, : most * self.slots]  # the last step may have been an end code alone
+        codes = tf.reshape(codes, [batch, number, most, self.slots])
         codes = tf.where(code_mask[..., None], codes, 0)
         memory, memory_mask = (tf.repeat(x, number, axis=0) for x in (memory, memory_mask))
 

@@ -188,6 +188,49 @@ def test_ctc_outputs_are_the_likeliest_path_without_repeats_and_blanks(features)
         np.testing.assert_array_equal(np.trim_zeros(output), labels)
 
 
+@pytest.mark.parametrize("settings", [{}, {"beam_size": 3}], ids=["greedy", "beam"])
+@pytest.mark.parametrize("ends", [-100.0, 0.0, 1.5, 100.0])
+def test_latents_of_several_codes_end_together(features, settings, ends):
+    model = make(bottleneck="product")
+    model.decoding = search.Settings(**settings)
+    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * ends)
+    signature = [tf.TensorSpec([None, None], tf.int32)]
+    infer = tf.function(lambda ids: model.infer({"inputs": ids}), input_signature=signature)
+    found = infer(features["inputs"])
+    batch, latents = found["code_mask"].shape
+    assert found["codes"].shape == (batch, latents, 2)
+    assert found["outputs"].shape == (batch, 4 * latents)
+    lengths = np.count_nonzero(found["code_mask"], axis=1)
+    most = np.ceil((2 * np.array([9, 4, 6, 1]) + 10) / 4)
+    assert np.all(lengths <= most)
+    if ends == -100.0 and not settings:
+        np.testing.assert_array_equal(lengths, most)
+    if ends == 100.0:
+        assert not np.any(lengths)
+
+
+def test_the_cached_search_adds_up_the_parts_of_a_latent_as_training_does(features):
+    model = make(bottleneck="product")
+    for number, level in enumerate(model.bottleneck.levels):
+        book = level.codebook
+        book.means.assign(tf.random.stateless_normal(book.means.shape, [number, 2]) * 2.0)
+        book.counts.assign(tf.ones(book.counts.shape))
+    model.slot_places.assign(tf.random.stateless_normal(model.slot_places.shape, [5, 5]))
+    memory, memory_mask = model.encode(features["inputs"], None)
+    found = model.predict_latents(memory, memory_mask, features["inputs"])
+    length = int(found.lengths[0, 0])
+    codes = tf.reshape(found.ids[:1, 0, :length], [1, -1, 2])
+    previous = model.latent_in(model._sums_of_parts(codes[..., None]))
+    start = tf.broadcast_to(tf.convert_to_tensor(model.latent_start), [1, 1, model.dim])
+    x = tf.concat([start, previous], axis=1)
+    x += tf.gather(tf.convert_to_tensor(model.slot_places), tf.range(length + 1) % 2)
+    x = model.tokens.placed(x)
+    x = model.predictor(x, mask=tf.ones(x.shape[:2], tf.bool), memory=memory[:1], memory_mask=memory_mask[:1])
+    likeliest = tf.argmax(model.latent_out(x)[:, :, : model.end_code], -1)
+    assert length >= 4
+    np.testing.assert_array_equal(likeliest[:, :-1], found.ids[:1, 0, :length])
+
+
 def test_no_compression_works(features):
     outputs = make(num_compress_steps=0).infer({"inputs": features["inputs"]})
     assert outputs["codes"].shape == (*outputs["outputs"].shape, 1)
