@@ -6,7 +6,7 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller", "averager", "exporter")
+COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller", "averager", "exporter", "codebook")
 
 
 def requirements() -> list[str]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from t2t_vqem.context import LossTerm
 from t2t_vqem.decoding.translator import InferenceModel, Translator, one_line
 from t2t_vqem.evaluation import codebook
 from t2t_vqem.models.model import Model
@@ -97,7 +98,7 @@ class TranslationEvaluator:
             )
             ids = tf.TensorSpec([None, None], tf.int32)  # one graph for every batch shape, as in Translator
             self._forward = tf.function(
-                lambda batch: _forward(model, batch),
+                lambda batch: forward(model, batch),
                 input_signature=[{"inputs": ids, "targets": ids}],
                 autograph=False,
             )
@@ -142,8 +143,10 @@ class TranslationEvaluator:
         return sum(len(ids) - 1 for ids in self._vocabulary.encode(texts))
 
 
-def _forward(model: Model, batch: dict[str, tf.Tensor]) -> tuple[dict, dict | None]:
-    """Returns the loss and metric terms of a batch, and what the model makes of its true latents."""
+def forward(
+    model: Model, batch: dict[str, tf.Tensor]
+) -> tuple[dict[str, LossTerm], dict[str, tf.Tensor] | None]:
+    """Returns the loss and metric terms of a batch, and what the model makes of its true latents, if it has any."""
     output = model(batch, training=None)
     rebuilt = model.reconstruct(batch) if hasattr(model, "reconstruct") else None
     return {**output.losses, **output.metrics}, rebuilt
