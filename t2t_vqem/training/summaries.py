@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from t2t_vqem.models.model import Model
 from t2t_vqem.progress import clock
 from t2t_vqem.training.record import Amounts
 
@@ -90,12 +89,12 @@ class Events:
             for name, value in rates.items():
                 tf.summary.scalar(f"speed/{name}", value)
 
-    def codebooks(self, step: int, model: Model) -> None:
-        """Writes how each codebook is used: figures and the histogram of the codes' counts."""
+    def codebooks(self, step: int, codebooks: Mapping[str, Mapping[str, tf.Tensor | float]]) -> None:
+        """Writes what a `CodebookWatch` saw of each codebook: numbers as scalars, the codes' counts as a histogram."""
         with self._writer.as_default(step):
-            for name, bottleneck in model.bottlenecks.items():
-                for key, value in bottleneck.usage().items():
-                    write = tf.summary.histogram if value.shape.rank else tf.summary.scalar
+            for name, figures in codebooks.items():
+                for key, value in figures.items():
+                    write = tf.summary.histogram if np.ndim(value) else tf.summary.scalar
                     write(f"codebook/{name}/{key}", value)
 
     def evaluation(self, step: int, name: str, values: Mapping[str, Value]) -> None:

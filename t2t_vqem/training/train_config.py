@@ -49,6 +49,8 @@ class TrainConfig:
       ema_decay: of a moving average of the weights, in [0, 1), e.g. 0.999; 0 keeps none. It is evaluated beside
         the raw weights, its values under the evaluator's name with `_ema`.
       eval_examples: at most so many examples are evaluated during training; 0 means the whole split.
+      live_codes_alarm: a codebook of which less than this share is live after `warmup_steps` is told of in log and
+        events; in [0, 1), 0 tells nothing.
       keep_last: checkpoints kept beside the best.
       best_metric: metric of the first evaluator by which the best checkpoint is kept, raw or averaged weights
         as it turns out; "" keeps none.
@@ -72,6 +74,7 @@ class TrainConfig:
     eval_examples: int = 0
     save_every: int = 1000
     log_every: int = 100
+    live_codes_alarm: float = 0.1
     keep_last: int = 3
     best_metric: str = "bleu"
     best_mode: str = "auto"
@@ -92,6 +95,7 @@ class TrainConfig:
             "learning_rate": float("inf"),
             "clip_norm": float("inf"),
             "ema_decay": 1.0,
+            "live_codes_alarm": 1.0,
         }.items():
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)

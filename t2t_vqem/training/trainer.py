@@ -17,6 +17,7 @@ from t2t_vqem.problems.batches import Batching
 from t2t_vqem.problems.problem import Problem
 from t2t_vqem.training import checkpoints, largest_bucket, summaries
 from t2t_vqem.training import strategy as strategies
+from t2t_vqem.training.codebook_watch import CodebookWatch
 from t2t_vqem.training.interrupts import Interrupts
 from t2t_vqem.training.moving_average import MovingAverage
 from t2t_vqem.training.optimizer import Adam, schedule
@@ -172,6 +173,9 @@ class Trainer:
         self._checkpoints.track(iterator)
         self._record = Record.read(self._model_dir, self.step)
         self._events = summaries.Events(self._model_dir) if self.is_chief else None
+        self._watch = CodebookWatch(
+            self.model.bottlenecks, alarm=config.live_codes_alarm, quiet_steps=config.warmup_steps
+        )
         if self.step < last:
             spec = dataset.element_spec
             largest_bucket.check(self._step, self._problem, self._batching, spec, self._workers)
@@ -252,7 +256,7 @@ class Trainer:
             summaries.progress_line(self.step, self.config.last_step, means=means, rates=rates, eta=eta)
         )
         self._events.training(self.step, means, rates)
-        self._events.codebooks(self.step, self.model)
+        self._events.codebooks(self.step, self._watch.look(self.step))
 
     def _eta(self, evaluating: bool) -> float:
         """Returns the seconds to go: training at the pace so far, and the evaluations still to come."""

@@ -26,6 +26,8 @@ from t2t_vqem.training.train_config import TrainConfig
         ("clip_norm", -1.0),
         ("ema_decay", 1.0),
         ("ema_decay", True),
+        ("live_codes_alarm", 1.0),
+        ("live_codes_alarm", -0.1),
         ("best_metric", None),
     ],
 )
