@@ -1,5 +1,7 @@
 """The figures of a codebook, each against what can be worked out by hand."""
 
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -8,12 +10,21 @@ import tensorflow as tf
 from t2t_vqem.bottlenecks.em import HardEM
 from t2t_vqem.context import LossTerm
 from t2t_vqem.errors import UserError
-from t2t_vqem.evaluation import codebook_stability, codebook_swaps
+from t2t_vqem.evaluation import (
+    codebook_page,
+    codebook_pictures,
+    codebook_report,
+    codebook_stability,
+    codebook_swaps,
+)
 from t2t_vqem.evaluation.codebook_movement import between_checkpoints
 from t2t_vqem.evaluation.codebook_reading import Reading, read
 from t2t_vqem.evaluation.codebook_text import CodeTexts, associations, piece_text
+from t2t_vqem.models.model import ModelOutput
 from t2t_vqem.problems.batches import Batching
 from t2t_vqem.training import checkpoints
+from t2t_vqem.training.runs import Run
+from t2t_vqem.training.train_config import TrainConfig
 
 PIECES = ["<pad>", "</s>", "<unk>", "▁a", "▁dog", "s", "▁run", ".", "▁"]
 
@@ -240,3 +251,58 @@ def test_movement_between_the_checkpoints_that_are_kept(tmp_path):
     (tmp_path / "ckpt-20.data-00000-of-00001").write_bytes(b"")
     with pytest.raises(UserError, match="ckpt-20"):
         found()
+
+
+# The whole
+
+
+class TwoSlots(Tiny):
+    """Its second slot tells even ids from odd ones; a code of the first decodes into an id of its own."""
+
+    group = 1
+
+    def __init__(self):
+        super().__init__()
+        self.bottleneck.slots = 2
+        self.bottleneck.parts = lambda codes: tf.one_hot(codes, 2)
+        self.bottlenecks = {"latents": self.bottleneck}
+
+    def call(self, features, training=None):
+        return ModelOutput(None, {}, None, {}, {})
+
+    def reconstruct(self, features):
+        ids = features["targets"]
+        return {"outputs": ids, "codes": tf.stack([ids % 4, ids % 2], axis=-1), "code_mask": ids != 0}
+
+    def encode(self, inputs):
+        return inputs, inputs != 0
+
+    def decode_codes(self, codes, mask, memory, memory_mask):
+        return tf.where(mask, codes[:, :, 0] + 3, 0), None
+
+
+def test_several_slots_are_told_apart_and_averaged(echo_data, tmp_path):
+    problem, data_dir = echo_data
+    vocabulary = problem.vocabulary(data_dir)
+    names = types.SimpleNamespace(problem="echo", model="two_slots", data_dir=data_dir)
+    run = Run(problem, TwoSlots(), vocabulary, names, TrainConfig(boundaries=(8, 32)), 9)
+    values, places = codebook_report.report(run, str(tmp_path), "val")
+    assert places.shape == (4, 2, 2)
+    ids = np.array([i for row in vocabulary.encode(problem.texts("val", data_dir)[1]) for i in row])
+    assert [slot["counts"] for slot in values["slots"]] == [
+        np.bincount(ids % 4, minlength=4).tolist(),
+        np.bincount(ids % 2, minlength=4).tolist(),
+    ]
+    figures = [slot["figures"] for slot in values["slots"]]
+    assert figures[0]["live_codes"] == 4
+    assert figures[1]["live_codes"] == 2
+    for name in ("live_codes", "codebook_perplexity", "split_half_tv", "top_overlap"):
+        mean = (figures[0][name] + figures[1][name]) / 2
+        assert values["figures"][name] == pytest.approx(mean), name
+    assert values["figures"]["latents"] == len(ids)
+    assert {swap["slot"] for swap in values["swaps"]["shown"]} == {0, 1}
+    # Half of the swaps are of the slot that the decoder reads, and change just the token at its place.
+    assert values["figures"]["swap_changed_inside"] == pytest.approx(0.5, abs=0.02)
+    assert values["figures"]["swap_changed_outside"] == 0.0
+    assert values["movement"] == []
+    assert "slot" in codebook_page.page(values, codebook_pictures.pictures(values))
