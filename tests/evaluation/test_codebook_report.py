@@ -153,6 +153,8 @@ def test_source_n_grams_of_a_code_by_lift_in_sentences():
     assert told[2]["source"] == [{"text": "a a", "count": 6, "lift": 1.5}]
     rare = CodeTexts(reading([[1]] * 2 + [[2]] * 6, inputs[1:], inputs[1:]), Pieces(), 1, 4).of_slot(0)
     assert rare[1]["source"] == [], "two sentences are too few to speak of lift"
+    alike = CodeTexts(reading([[1, 2]] * 6, inputs[:6], inputs[:6]), Pieces(), 1, 4).of_slot(0)
+    assert alike[1]["source"] == [], "the code is everywhere: nothing is more frequent with it"
 
 
 def test_overlap_of_the_most_frequent_pieces_of_two_halves():
