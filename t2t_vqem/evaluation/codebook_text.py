@@ -15,6 +15,9 @@ from t2t_vqem.problems.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
 TOP = 6  # texts that are told of each code
 _LEAST_TOGETHER = 3  # examples that code and source n-gram share: the lift of rarer pairs is noise
+_LEAST_SHARE = (
+    0.03  # of a code's examples that hold a source n-gram: on a large split the rarest have the highest lift
+)
 _LONGEST = 3  # words of a source n-gram
 _COMPARED = 5  # most frequent pieces that two halves are compared by
 _LEAST_COMPARED = 5  # times that a code occurs in each half, or its pieces are not compared
@@ -169,16 +172,20 @@ class CodeTexts:
         # A sentence counts once for each code and n-gram that it holds, however often.
         present = np.unique(np.stack([self._codes[:, slot], self._examples], axis=1), axis=0)
         grams = [self._gram_lists[example] for example in present[:, 1]]
+        totals = np.bincount(present[:, 0], minlength=self._num_codes)
         pairs = associations(
             np.repeat(present[:, 0], [len(found) for found in grams]),
             np.concatenate(grams) if grams else np.zeros([0], np.int64),
-            np.bincount(present[:, 0], minlength=self._num_codes),
+            totals,
             self._gram_totals,
             len(self._gram_lists),
             least=_LEAST_TOGETHER,
             by_lift=True,
         )
-        return {code: self._told_apart(found) for code, found in pairs.items()}
+        return {
+            code: self._told_apart(pair for pair in found if pair.count >= _LEAST_SHARE * totals[code])
+            for code, found in pairs.items()
+        }
 
     def _told_apart(self, pairs: Iterable[Pair]) -> list[Pair]:
         """Returns the first TOP pairs of a lift above 1, without n-grams that lie in one before them or hold it."""

@@ -153,6 +153,11 @@ def test_source_n_grams_of_a_code_by_lift_in_sentences():
     assert told[2]["source"] == [{"text": "a a", "count": 6, "lift": 1.5}]
     rare = CodeTexts(reading([[1]] * 2 + [[2]] * 6, inputs[1:], inputs[1:]), Pieces(), 1, 4).of_slot(0)
     assert rare[1]["source"] == [], "two sentences are too few to speak of lift"
+    rows = [[4, 1]] * 3 + [[6, 1]] * 220 + [[3, 1]] * 100
+    among_many = CodeTexts(reading([[1]] * 123 + [[2]] * 200, rows, rows), Pieces(), 1, 4).of_slot(0)
+    assert [t["text"] for t in among_many[1]["source"]] == ["run"], (
+        "3 of 123 sentences say little of the code"
+    )
     alike = CodeTexts(reading([[1, 2]] * 6, inputs[:6], inputs[:6]), Pieces(), 1, 4).of_slot(0)
     assert alike[1]["source"] == [], "the code is everywhere: nothing is more frequent with it"
 
