@@ -57,7 +57,8 @@ class CodebookWatch:
         if low and name not in self._warned:
             logging.warning(
                 "step %d: the codebook %s collapses: %.0f of %d codes are live, under train.live_codes_alarm = %g "
-                "of them; a higher codebook.revival_threshold or a lower learning rate may help",
+                "of them; a lower learning rate may help or, where codes are revived, a higher "
+                "codebook.revival_threshold",
                 step, name, live, num_codes, self._alarm,
             )  # fmt: skip
         (self._warned.add if low else self._warned.discard)(name)

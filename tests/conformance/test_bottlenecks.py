@@ -12,6 +12,7 @@ from t2t_vqem import registry
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
 from t2t_vqem.context import Training
 from t2t_vqem.training import checkpoints
+from t2t_vqem.training.codebook_watch import CodebookWatch
 
 DIM, ROWS, LENGTH = 8, 8, 6
 # name[, variant] -> (its own parameters, settings of its codebook)
@@ -278,3 +279,13 @@ def test_two_replicas_learn_the_codebook_of_one(name, jit):
         replicas = strategy.experimental_local_results(weight.value)
         assert len(replicas) == 2
         np.testing.assert_array_equal(replicas[0], replicas[1])
+
+
+@pytest.mark.parametrize("name", BOTTLENECKS)
+def test_training_can_watch_it(name):
+    bottleneck = trained(name)
+    watch = CodebookWatch({"latents": bottleneck}, alarm=0.1, quiet_steps=0)
+    figures = [watch.look(step)["latents"] for step in (10, 20)]
+    assert 0 < float(figures[0]["perplexity_per_code"]) <= 1
+    assert figures[1]["movement"] == 0.0
+    assert figures[1]["alarm"] in (0.0, 1.0)

@@ -117,7 +117,7 @@ def test_pictures_of_any_usage(values, slots, counts):
         assert (pixels < 200).mean() > 0.005, "something is drawn"
 
 
-def test_projector_data(values, tmp_path):
+def test_projector_data(values, tmp_path, monkeypatch):
     values["slots"] = [slot([4, 0, 2], names=(NASTY,)), slot([0, 6, 0])]
     places = np.arange(12, dtype=np.float32).reshape(3, 2, 2) / 3
     codebook_projector.write(str(tmp_path), values, places)
@@ -136,3 +136,8 @@ def test_projector_data(values, tmp_path):
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == [
         "metadata.tsv", "projector_config.pbtxt", "tensors.tsv",
     ]  # fmt: skip
+    monkeypatch.setattr(codebook_projector, "_MOST", 2)
+    codebook_projector.write(str(tmp_path / "one"), values | {"slots": values["slots"][:1]}, places[:, :1])
+    rows = (tmp_path / "one" / "metadata.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == ["0", "2"], "the most frequent codes"
+    np.testing.assert_allclose(np.loadtxt(tmp_path / "one" / "tensors.tsv"), places[[0, 2], 0], rtol=1e-5)
