@@ -4,8 +4,8 @@
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode) and <!-- end -->. It
-needs no TensorFlow.
+docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode, bottleneck) and
+<!-- end -->. It needs no TensorFlow.
 """
 
 import argparse
@@ -148,7 +148,40 @@ def decode_table(report: dict) -> str:
     return "\n".join(lines)
 
 
+def bottleneck_table(report: dict) -> str:
+    """Returns Markdown: the sizes of bench/bottleneck.py; time in products, peak in [positions, codes] matrices."""
+    others = {"released": "released", "peer": "vector-quantize-pytorch"}
+    head = ["codes", "samples", "seconds", "in products", "peak"]
+    head += [f"{title}: {what}" for title in others.values() for what in ("times as long", "peak")]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in report["rows"]:
+        ours = row["t2t_vqem"]
+        cells = [str(row["codes"]), str(row["samples"] or "nearest"), f"{ours['seconds']:.2f}"]
+        cells += [
+            f"{ours['seconds'] / row['product']['seconds']:.2f}",
+            f"{ours['bytes'] / row['matrix_bytes']:.2f}",
+        ]
+        for variant in others:
+            figures = row.get(variant, {})
+            if "seconds" in figures:
+                cells.append(f"{figures['seconds'] / ours['seconds']:.1f}")
+                cells.append(f"{figures['bytes'] / row['matrix_bytes']:.1f}")
+            elif figures:
+                cells += ["does not fit", f"about {figures['does_not_fit'] / row['matrix_bytes']:.0f}"]
+            else:
+                cells += ["–", "–"]
+        lines.append("| " + " | ".join(cells) + " |")
+    machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
+    turns = sorted({row["turns"] for row in report["rows"]})
+    lines.append(
+        f"\n{report['positions']} positions of {report['dim']} numbers; medians of {turns[0]} to {turns[-1]} turns on "
+        f"{machine} (shared); what needs more than {report['memory_gib']:g} GiB was not run."
+    )
+    return "\n".join(lines)
+
+
 MAKERS = {
+    "bottleneck": bottleneck_table,
     "comparison": comparison,
     "curve": curve,
     "train_step": step_table,

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from t2t_vqem.bottlenecks import membership
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.bottlenecks.usage import Usage
 
@@ -67,6 +68,10 @@ class Codebook(Usage):
         """Returns [..., dim] for `codes` int [...]."""
         return tf.gather(self.places(), codes)
 
+    def mean_embedding(self, samples: tf.Tensor) -> tf.Tensor:
+        """Returns [positions, dim], the mean of the codes `samples` int32 [positions, m]."""
+        return membership.means(samples, self.places())
+
     def statistics(
         self, x: tf.Tensor, samples: tf.Tensor, mask: tf.Tensor, draws: tf.Tensor, positions: int | tf.Tensor
     ) -> dict[str, tf.Tensor]:
@@ -80,19 +85,18 @@ class Codebook(Usage):
             falls into one of `positions` slots, and only the first `num_candidates` of them are kept.
           positions: number of positions, padding included, of the global batch.
         """
-        m = samples.shape[-1]
-        # Before the first birth there is no code to count; segment_sum drops negative ids.
+        # Before the first birth there is no code to count; negative ones are dropped.
         counted = tf.logical_and(mask[:, None], tf.reduce_any(self.born()))
-        ids = tf.reshape(tf.where(counted, samples, -1), [-1])
+        samples = tf.where(counted, samples, -1)
         slots = tf.cast(tf.maximum(positions, self.num_candidates), tf.float32)
         slot = tf.cast(draws * slots, tf.int32)
         slot = tf.where(tf.logical_and(mask, slot < self.num_candidates), slot, -1)
-        weights = tf.ones_like(ids, tf.float32) / m
+        ones = tf.ones_like(draws)
         return {
             "positions": tf.reduce_sum(tf.cast(mask, tf.float32)),
-            "counts": tf.math.unsorted_segment_sum(weights, ids, self.num_codes),
-            "sums": tf.math.unsorted_segment_sum(tf.repeat(x / m, m, axis=0), ids, self.num_codes),
-            "candidate_counts": tf.math.unsorted_segment_sum(tf.ones_like(draws), slot, self.num_candidates),
+            "counts": membership.sums(samples, ones, self.num_codes),
+            "sums": membership.sums(samples, x, self.num_codes),
+            "candidate_counts": tf.math.unsorted_segment_sum(ones, slot, self.num_candidates),
             "candidate_sums": tf.math.unsorted_segment_sum(x, slot, self.num_candidates),
         }
 

@@ -1,9 +1,13 @@
 """The posterior P(code | x) ~ exp(-|x - code|^2 / temperature) of an E-step: its mode, its entropy, samples of it."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
+
+# Positions at a time. Fewer make the products slow, which pack all codes anew for each tile; more gain nothing.
+TILE = 1024
 
 
 class Posterior(NamedTuple):
@@ -21,12 +25,21 @@ class Posterior(NamedTuple):
 
 
 def negative_distances(x: tf.Tensor, places: tf.Tensor, born: tf.Tensor) -> tf.Tensor:
-    """Returns |x|^2 - |x - code|^2 [positions, codes] of `x` [positions, dim]; -1e30 if unborn.
+    """Returns |x|^2 - |x - code|^2 [positions, codes] of `x` [positions, dim]; about -1e30 if unborn.
 
     The term |x|^2 is the same for all codes: neither the argmin nor the posterior depends on it.
     """
-    negative = 2.0 * tf.matmul(x, places, transpose_b=True) - tf.reduce_sum(tf.square(places), axis=-1)
-    return tf.where(born, negative, -1e30)
+    return _negative_distances(x, places, _offsets(places, born))
+
+
+def _offsets(places: tf.Tensor, born: tf.Tensor) -> tf.Tensor:
+    """Returns -|code|^2 [codes], -1e30 if unborn."""
+    return tf.where(born, -tf.reduce_sum(tf.square(places), axis=-1), -1e30)
+
+
+def _negative_distances(x: tf.Tensor, places: tf.Tensor, offsets: tf.Tensor) -> tf.Tensor:
+    # What can be done to x is not done to the [positions, codes] products: each pass over these shows.
+    return tf.matmul(2.0 * x, places, transpose_b=True) + offsets
 
 
 def posterior(
@@ -34,27 +47,62 @@ def posterior(
 ) -> Posterior:
     """Returns the posterior of `x` [positions, dim] over the codes `places` [codes, dim] that are `born` [codes].
 
+    Positions do not depend on each other: they are taken TILE or fewer at a time, so that no tensor is
+    [positions, codes]. Nothing has a gradient.
+
     Args:
       draws: [positions, m], uniform in (0, 1); None takes the likeliest code for the only sample.
     """
-    logits = negative_distances(x, places, born) / temperature
-    codes = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    weights, effective_codes = _weights(logits)
-    samples = codes[:, None] if draws is None else sample(weights, draws)
-    return Posterior(codes, samples, effective_codes)
+    places = tf.stop_gradient(places)
+    offsets = _offsets(places, born)
+    given = [tf.stop_gradient(x)] if draws is None else [tf.stop_gradient(x), draws]
+
+    def find(x: tf.Tensor, draws: tf.Tensor | None = None) -> Posterior:
+        negative = _negative_distances(x, places, offsets)
+        codes = tf.argmax(negative, axis=-1, output_type=tf.int32)
+        samples, effective_codes = _drawn(negative, temperature, draws)
+        return Posterior(codes, codes[:, None] if samples is None else samples, effective_codes)
+
+    return _in_tiles(find, given, Posterior(tf.int32, tf.int32, tf.float32))
 
 
-def _weights(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns softmax(logits) without its normaliser, and exp(entropy), [positions, codes] and [positions].
+def _in_tiles(function: Callable[..., Posterior], arguments: list[tf.Tensor], kinds: Posterior) -> Posterior:
+    """Returns `function(*arguments)`, taking TILE rows or fewer at a time; `kinds` are the types of its outputs."""
+    known = arguments[0].shape[0]
+    if known is not None and known <= TILE:
+        return function(*arguments)
+    count = tf.shape(arguments[0])[0] if known is None else known
+    tiles = -(-count // TILE)
+    tiles = tf.maximum(tiles, 1) if known is None else tiles
+    rows = -(-count // tiles)
+    tiled = []
+    for argument in arguments:
+        if known is None or tiles * rows > known:
+            argument = tf.pad(argument, [[0, tiles * rows - count], [0, 0]])
+        tiled.append(tf.reshape(argument, [tiles, rows, argument.shape[-1]]))
+    outputs = tf.map_fn(
+        lambda tile: function(*(argument[tile] for argument in tiled)),
+        tf.range(tiles),
+        fn_output_signature=kinds,
+        parallel_iterations=1,  # more would hold more than one tile
+    )
+    return Posterior(*(tf.reshape(output, [-1, *output.shape[2:]])[:count] for output in outputs))
 
-    What lies below the largest by a factor of e^-60 is 0, far under the resolution of the draws (2^-24), so
+
+def _drawn(
+    negative: tf.Tensor, temperature: tf.Tensor | float, draws: tf.Tensor | None
+) -> tuple[tf.Tensor | None, tf.Tensor]:
+    """Returns samples [positions, m], None without `draws`, and exp(entropy) [positions].
+
+    What lies below the largest weight by a factor of e^-60 is 0, far under the resolution of the draws (2^-24), so
     that no subnormal number exists that one operation flushes to 0 and another does not.
     """
+    logits = negative / temperature
     logits -= tf.reduce_max(logits, axis=-1, keepdims=True)
     weights = tf.where(logits > -60.0, tf.exp(logits), 0.0)
     total = tf.reduce_sum(weights, axis=-1)
     entropy = tf.math.log(total) - tf.reduce_sum(weights * logits, axis=-1) / total
-    return weights, tf.exp(entropy)
+    return None if draws is None else sample(weights, draws), tf.exp(entropy)
 
 
 def sample(weights: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
@@ -74,7 +122,8 @@ def sample(weights: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     num_codes = weights.shape[-1]
     width = math.isqrt(num_codes - 1) + 1
     blocks = -(-num_codes // width)
-    weights = tf.pad(weights, [[0, 0], [0, blocks * width - num_codes]])
+    if blocks * width > num_codes:
+        weights = tf.pad(weights, [[0, 0], [0, blocks * width - num_codes]])
     weights = tf.reshape(weights, [-1, blocks, width])
     masses = tf.reduce_sum(weights, axis=-1)
     edges = tf.cumsum(masses, axis=-1)

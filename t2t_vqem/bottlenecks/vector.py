@@ -57,11 +57,11 @@ class VectorQuantiser(Bottleneck):
         born, temperature = book.born(), settings.temperature_at(training)
         drawn = training is not None and self.num_samples is not None
         draws = positions.uniform(training, self.num_samples) if drawn else None
-        found = posterior(fixed, tf.stop_gradient(book.places()), born, temperature, draws)
+        found = posterior(fixed, book.places(), born, temperature, draws)
         active = positions.keep & tf.reduce_any(born)
         codes = tf.where(active, found.codes, 0)
         samples = tf.where(active[:, None], found.samples, 0)
-        nearest = tf.where(active[:, None], tf.reduce_mean(book.embed(samples), axis=1), fixed)
+        nearest = tf.where(active[:, None], book.mean_embedding(samples), fixed)
 
         squared = tf.reduce_sum(tf.square(x - tf.stop_gradient(nearest)), axis=-1)
         loss = squared * (settings.beta / book.dim)
