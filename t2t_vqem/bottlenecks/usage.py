@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
+from t2t_vqem.bottlenecks import membership
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 
 LIVE_SHARE = 0.05  # a live code has at least this part of a uniform share of the positions
@@ -34,10 +35,9 @@ class Usage(keras.layers.Layer):
           samples: int32 [positions, m].
           counted: bool [positions], False at positions that count nowhere.
         """
-        m = samples.shape[-1]
-        ids = tf.reshape(tf.where(counted[:, None], samples, -1), [-1])  # segment_sum drops negative ids
-        weights = tf.ones_like(ids, tf.float32) / m
-        return {"counts": tf.math.unsorted_segment_sum(weights, ids, self.num_codes)}
+        samples = tf.where(counted[:, None], samples, -1)
+        ones = tf.ones_like(counted, tf.float32)
+        return {"counts": membership.sums(samples, ones, self.num_codes)}
 
     def m_step(self, statistics: Mapping[str, tf.Tensor]) -> None:
         """Moves the average towards `statistics`."""
