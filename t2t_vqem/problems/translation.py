@@ -38,6 +38,7 @@ class TranslationProblem(GeneratedProblem):
       character_coverage: share of the training text's characters that get a piece of their own.
     """
 
+    content = "text"
     unit = "pairs"
     sampled = 500_000  # for the vocabulary: more cost memory and hours, and change few pieces
     vocab_size: int = 8000
@@ -163,7 +164,7 @@ class TranslationProblem(GeneratedProblem):
         return sources, references
 
     def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
-        """Yields lines that show the first examples of a split: text, and the pieces it is cut into."""
+        """Yields text and the pieces it is cut into, side by side."""
         pieces = self.vocabulary(data_dir)
         pairs = zip(*self.texts(split, data_dir), strict=True)
         for number, pair in enumerate(itertools.islice(pairs, count)):
@@ -172,7 +173,7 @@ class TranslationProblem(GeneratedProblem):
                 yield f"{split} {number} pieces: {' '.join(pieces.pieces(ids))}"
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | int | str]:
-        """Returns sacreBLEU (13a, cased) and chrF of detokenised text, with their signatures.
+        """Returns the problem's metrics by name: sacreBLEU (13a, cased) and chrF of detokenised text, with signatures.
 
         Raises:
           ValueError: not as many hypotheses as references, or none.
