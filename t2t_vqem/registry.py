@@ -142,6 +142,7 @@ problems = Registry(
         "tatoeba_ende": "t2t_vqem.problems.tatoeba",
         "text_pair": "t2t_vqem.problems.text_pair",
         "toy_ende": "t2t_vqem.problems.toy",
+        "toy_shapes": "t2t_vqem.problems.toy_shapes",
         "wmt_ende": "t2t_vqem.problems.wmt",
     },
     derived={"_distill": "t2t_vqem.problems.distilled"},
