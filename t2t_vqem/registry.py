@@ -138,6 +138,7 @@ def named_parameters(obj: Callable[..., Any]) -> list[str] | None:
 problems = Registry(
     "problem",
     {
+        "cifar10": "t2t_vqem.problems.cifar10",
         "multi30k_ende": "t2t_vqem.problems.multi30k",
         "tatoeba_ende": "t2t_vqem.problems.tatoeba",
         "text_pair": "t2t_vqem.problems.text_pair",
