@@ -139,6 +139,7 @@ problems = Registry(
     "problem",
     {
         "cifar10": "t2t_vqem.problems.cifar10",
+        "image_folder": "t2t_vqem.problems.image_folder",
         "multi30k_ende": "t2t_vqem.problems.multi30k",
         "tatoeba_ende": "t2t_vqem.problems.tatoeba",
         "text_pair": "t2t_vqem.problems.text_pair",
