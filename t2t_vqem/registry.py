@@ -138,10 +138,13 @@ def named_parameters(obj: Callable[..., Any]) -> list[str] | None:
 problems = Registry(
     "problem",
     {
+        "cifar10": "t2t_vqem.problems.cifar10",
+        "image_folder": "t2t_vqem.problems.image_folder",
         "multi30k_ende": "t2t_vqem.problems.multi30k",
         "tatoeba_ende": "t2t_vqem.problems.tatoeba",
         "text_pair": "t2t_vqem.problems.text_pair",
         "toy_ende": "t2t_vqem.problems.toy",
+        "toy_shapes": "t2t_vqem.problems.toy_shapes",
         "wmt_ende": "t2t_vqem.problems.wmt",
     },
     derived={"_distill": "t2t_vqem.problems.distilled"},

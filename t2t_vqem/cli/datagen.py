@@ -1,7 +1,8 @@
-"""Generates the data of a registered problem once: vocabulary, shards and a manifest that vouches for them.
+"""Generates the data of a registered problem once: shards, a vocabulary for text, a manifest that vouches for them.
 
     bin/datagen --problem=multi30k_ende --source_dir=multi30k --data_dir=data
     bin/datagen --problem=multi30k_ende --data_dir=data --verify --inspect=3 --split=val
+    bin/datagen --problem=cifar10 --source_dir=cifar-10-batches-py --data_dir=data
 
 A run that was interrupted goes on where it was. Data that lie there complete are left as they are. The last
 line of stdout is a JSON object.
@@ -18,7 +19,7 @@ from t2t_vqem.cli import main as cli_main
 
 flags.define("problem", "data_dir", "source_dir", "split", "usr_dir", "gin_file", "gin_param")
 absl_flags.DEFINE_integer("workers", None, "processes; one a core if not given", lower_bound=1)
-absl_flags.DEFINE_integer("inspect", 0, "print that many examples of --split and their pieces", lower_bound=0)
+absl_flags.DEFINE_integer("inspect", 0, "print what that many examples of --split are", lower_bound=0)
 absl_flags.DEFINE_boolean("verify", False, "read all of the data and compare it with its checksums")
 FLAGS = flags.FLAGS
 
@@ -51,6 +52,7 @@ def main(argv: list[str]) -> None:
     if "vocabulary" in manifest:
         vocabulary = manifest["vocabulary"]
         result |= {"vocab_size": vocabulary["size"], "vocabulary_hash": vocabulary["hash"]}
+    result |= {key: manifest[key] for key in ("image_shape", "num_classes") if key in manifest}
     print(json.dumps(result))
 
 

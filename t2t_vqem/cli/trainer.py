@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
     train_config = TrainConfig()
     build = registry.models.get(setup["model"])
     problem = registry.problems.get(setup["problem"])()
+    problem.require_text(f"the model {setup['model']}")
     if FLAGS.show_config:
         build(vocab_size=problem.vocab_size)
         print(config.operative())

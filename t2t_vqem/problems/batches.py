@@ -23,8 +23,9 @@ class Batching:
     """How examples are grouped.
 
     Attributes:
-      batch_tokens: padded tokens of one side in a global optimizer step.
-      boundaries: the lengths that sequences are padded to, eos included, ascending.
+      batch_tokens: padded tokens of one side in a global optimizer step; of pictures, their numbers (height x
+        width x channels).
+      boundaries: the lengths that sequences are padded to, eos included, ascending; pictures need no padding.
       rows_multiple: rows are a multiple of this (replicas x micro-batches).
       steps_per_call: batches of one bucket that make one element of the training data.
 
@@ -50,7 +51,7 @@ class Batching:
         return self.boundaries[-1]
 
     def rows(self, boundary: int) -> int:
-        """Returns the rows of a batch padded to `boundary`: as many as batch_tokens holds."""
+        """Returns the rows of a batch of examples of that length: as many as batch_tokens holds."""
         multiple = self.rows_multiple
         return max(multiple, self.batch_tokens // boundary // multiple * multiple)
 
@@ -64,6 +65,33 @@ class Batching:
         return sum(count for length, count in lengths.items() if length > self.max_length)
 
 
+def shuffled_records(
+    paths: Sequence[str],
+    *,
+    seed: int,
+    input_pipeline: tuple[int, int] = (0, 1),
+    buffer: int = SHUFFLE_BUFFER,
+) -> tf.data.Dataset:
+    """Returns the records of TFRecord files without end, each epoch in another order, which the seed fixes.
+
+    Args:
+      buffer: records that wait to be drawn from; a saved iterator holds them.
+    """
+    index, count = input_pipeline
+    files = tf.data.Dataset.from_tensor_slices(list(paths)).shuffle(len(paths), seed)
+    records = files.interleave(tf.data.TFRecordDataset, cycle_length=_CYCLE, block_length=4)
+    return records.shard(count, index).shuffle(buffer, seed).repeat()
+
+
+def with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the same batches in an order that is fixed, for readers that share them out themselves."""
+    options = tf.data.Options()
+    options.deterministic = True
+    # readers are told their share by input_pipeline; tf.distribute must not divide it again
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.with_options(options)
+
+
 def training_batches(
     paths: Sequence[str], batching: Batching, *, seed: int, input_pipeline: tuple[int, int] = (0, 1)
 ) -> tf.data.Dataset:
@@ -73,10 +101,7 @@ def training_batches(
     What is left in a bucket at the end of an epoch waits for the next. Each of several input pipelines takes
     every count-th example of the same order.
     """
-    index, count = input_pipeline
-    files = tf.data.Dataset.from_tensor_slices(list(paths)).shuffle(len(paths), seed)
-    records = files.interleave(tf.data.TFRecordDataset, cycle_length=_CYCLE, block_length=4)
-    examples = records.shard(count, index).shuffle(SHUFFLE_BUFFER, seed).repeat()
+    examples = shuffled_records(paths, seed=seed, input_pipeline=input_pipeline)
     examples = examples.map(_parse, num_parallel_calls=2, deterministic=True)
     examples = examples.filter(lambda pair: _length(pair) <= batching.max_length)
     steps = batching.steps_per_call
@@ -87,7 +112,7 @@ def training_batches(
         )
 
     batches = _bucketed(examples, batching, steps, stack)
-    return _with_options(batches.map(lambda batch: _set_shapes(batch, batching, (steps,))).prefetch(2))
+    return with_options(batches.map(lambda batch: _set_shapes(batch, batching, (steps,))).prefetch(2))
 
 
 def evaluation_batches(
@@ -110,7 +135,7 @@ def evaluation_batches(
         return _padded(batching, bucket, window, 1).map(lambda batch: _fill_rows(batch, rows))
 
     batches = _bucketed(examples.map(parse, num_parallel_calls=2), batching, 1, fill)
-    return _with_options(batches.map(lambda batch: _set_shapes(batch, batching, ())).prefetch(2))
+    return with_options(batches.map(lambda batch: _set_shapes(batch, batching, ())).prefetch(2))
 
 
 def _parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -170,11 +195,3 @@ def _set_shapes(
     for k, x in batch.items():
         x.set_shape(shape if k == "index" else [*shape, length])
     return batch
-
-
-def _with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
-    options = tf.data.Options()
-    options.deterministic = True
-    # readers are told their share by input_pipeline; tf.distribute must not divide it again
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    return batches.with_options(options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from t2t_vqem.errors import UserError, near
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 
 class Problem(abc.ABC):
-    """What to learn: examples on disk, batches of them, and the metrics they are judged by.
+    """What to learn: examples on disk, and batches of them.
+
+    What a kind of problem has besides is its own: a `TranslationProblem` a vocabulary, raw texts and metrics, an
+    `ImageProblem` the pictures' shape and labels.
 
     Attributes:
       name: the registered name, and the folder of the data below `data_dir`.
+      content: what its examples are, "text" or "images".
       splits: the names of the splits; the first is trained on.
       dev_split: the split that checkpoints are chosen by.
     """
 
     name: str = ""
+    content: str = ""
     splits: tuple[str, ...] = ("train", "val", "test")
     dev_split: str = "val"
 
@@ -74,8 +79,8 @@ class Problem(abc.ABC):
         """Returns the shapes of the training batches, one a bucket, the smallest bucket first."""
 
     @abc.abstractmethod
-    def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | int | str]:
-        """Returns the problem's metrics by name."""
+    def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
+        """Yields lines that show the first `count` examples of a split."""
 
     def folder(self, data_dir: str) -> str:
         """Returns the folder below `data_dir` that holds this problem's data."""
@@ -102,6 +107,14 @@ class Problem(abc.ABC):
     def fingerprint(self, data_dir: str) -> str:
         """Returns a hash of the data, vocabulary included: equal data, equal fingerprint."""
         return shards.fingerprint(self.manifest(data_dir))
+
+    def require_text(self, reader: str) -> None:
+        """Raises a UserError unless the examples are text, which `reader` ("the model nat", say) works on."""
+        if self.content != "text":
+            raise UserError(
+                f"{reader} works on text, and the problem {self.name} is one of {self.content}; "
+                "choose another of the two"
+            )
 
     def require_split(self, split: str) -> str:
         """Returns `split`, or raises a UserError that names the nearest splits."""

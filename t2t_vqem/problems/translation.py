@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import abc
 import functools
-import hashlib
 import itertools
-import math
 import os
-import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from absl import logging
 
 from t2t_vqem import files
 from t2t_vqem.errors import UserError
 from t2t_vqem.problems import generation, shards, vocabulary
+from t2t_vqem.problems.generated import GeneratedProblem
 from t2t_vqem.problems.metrics import sacrebleu_scores
-from t2t_vqem.problems.problem import Problem
 from t2t_vqem.problems.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -29,25 +26,24 @@ if TYPE_CHECKING:
     from t2t_vqem.problems.batches import Batching
 
 VOCABULARY = "vocabulary.model"
-_VOCABULARY_PAIRS = 500_000  # more cost memory and hours, and change few pieces
+_EMPTY = "pairs with an empty side"
 
 
-class TranslationProblem(Problem):
+class TranslationProblem(GeneratedProblem):
     """Pairs of sentences. A subclass sets `vocab_size` and `splits` and yields pairs from `samples`.
 
     Attributes:
       vocab_size: pieces of the joint vocabulary, at most; a small corpus may give fewer.
       model_type: of the vocabulary, "unigram" or "bpe".
       character_coverage: share of the training text's characters that get a piece of their own.
-      shard_size: pairs in a shard, at most.
-      source_dir: the folder of published files, while data are generated from them.
     """
 
+    content = "text"
+    unit = "pairs"
+    sampled = 500_000  # for the vocabulary: more cost memory and hours, and change few pieces
     vocab_size: int = 8000
     model_type: str = "unigram"
     character_coverage: float = 1.0
-    shard_size: int = 16_384
-    source_dir: str | None = None
 
     def __init__(self, vocab_size: int | None = None):
         if vocab_size is not None:
@@ -57,53 +53,66 @@ class TranslationProblem(Problem):
     def samples(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields (source, target) texts; each call yields the same pairs in the same order."""
 
-    def source_files(self) -> list[str]:
-        """Returns the paths of the files that `samples` reads, if it reads any."""
-        return []
-
     def settings(self) -> dict[str, Any]:
-        """Returns what decides the data beside their source; data of other settings are refused."""
-        return {
+        vocabulary_settings = {
             "vocab_size": self.vocab_size,
             "model_type": self.model_type,
             "character_coverage": self.character_coverage,
-            "shard_size": self.shard_size,
+        }
+        return vocabulary_settings | super().settings()
+
+    def admitted(self, split: str, left_out: Counter[str]) -> Iterator[tuple[str, str]]:
+        """Yields a split's pairs but for those to train on that have an empty side."""
+        training = split == self.train_split
+        for number, pair in enumerate(self.samples(split)):
+            source, target = pair
+            if "\n" in source or "\n" in target:
+                raise UserError(f"pair {number} of {self.name}, {split}, has a line break in it")
+            if training and not (source.strip() and target.strip()):
+                left_out[_EMPTY] += 1
+                continue
+            yield pair
+
+    def as_bytes(self, example: tuple[str, str]) -> bytes:
+        return f"{example[0]}\n{example[1]}\n".encode()
+
+    def prepare(self, folder: str, sample: Sequence[tuple[str, str]]) -> list[str]:
+        path = os.path.join(folder, VOCABULARY)
+        if not os.path.exists(path):
+            lines = [text for pair in sample for text in pair]
+            files.write_atomic(path, self._make_vocabulary(folder, lines))
+        return [VOCABULARY]
+
+    @staticmethod
+    def write_shard(folder: str, name: str, examples: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Tokenises pairs and writes them as a shard; runs in the workers."""
+        pieces = Vocabulary.load(os.path.join(folder, VOCABULARY))
+        inputs = pieces.encode([source for source, _ in examples])
+        targets = pieces.encode([target for _, target in examples])
+        records = (_record(*ids, *pair) for *ids, pair in zip(inputs, targets, examples, strict=True))
+        entry = shards.write_records(os.path.join(folder, name), records)
+        lengths = Counter(max(len(x), len(y)) for x, y in zip(inputs, targets, strict=True))
+        return entry | {
+            "examples": len(examples),
+            "input_tokens": sum(map(len, inputs)),
+            "target_tokens": sum(map(len, targets)),
+            "lengths": {str(length): lengths[length] for length in sorted(lengths)},
         }
 
-    def provenance(self) -> dict[str, Any]:
-        """Returns what else the manifest says of where the data come from."""
-        return {}
+    def summary(self, entries: Sequence[Mapping[str, Any]], left_out: Counter[str]) -> dict[str, Any]:
+        lengths = Counter()
+        for entry in entries:
+            lengths.update({int(length): count for length, count in entry["lengths"].items()})
+        return {
+            "empty_left_out": left_out[_EMPTY],
+            "input_tokens": sum(entry["input_tokens"] for entry in entries),
+            "target_tokens": sum(entry["target_tokens"] for entry in entries),
+            "lengths": {str(length): lengths[length] for length in sorted(lengths)},
+        }
 
-    def generate(
-        self, data_dir: str, source_dir: str | None = None, workers: int | None = None
-    ) -> dict[str, Any]:
-        self.source_dir = source_dir
-        final = self.folder(data_dir)
-        if os.path.exists(os.path.join(final, shards.MANIFEST)):
-            return self._complete(data_dir)
-        sources = _describe_files(self.source_files())
-        surveys = {split: _survey(self, split) for split in self.splits}
-        made_of = {"problem": self.name, "settings": self.settings(), "sources": sources}
-        plan = made_of | {"content": {split: survey.sha256 for split, survey in surveys.items()}}
-        partial = final + ".partial"
-        with generation.exclusive(partial):
-            if os.path.exists(os.path.join(final, shards.MANIFEST)):  # another process was faster
-                return self._complete(data_dir)
-            generation.resume(partial, plan)
-            path = os.path.join(partial, VOCABULARY)
-            if not os.path.exists(path):
-                files.write_atomic(path, self._make_vocabulary(partial, surveys[self.train_split].sample))
-            entries = generation.write_shards(
-                partial,
-                self._shards(surveys),
-                _write_pairs,
-                total=sum(survey.pairs for survey in surveys.values()),
-                workers=workers or os.cpu_count() or 1,
-            )
-            contents = _contents(os.path.join(partial, VOCABULARY), surveys, entries)
-            manifest = made_of | self.provenance() | contents
-            generation.publish(partial, final, manifest)
-        return self.manifest(data_dir)
+    def account(self, folder: str) -> dict[str, Any]:
+        pieces = Vocabulary.load(os.path.join(folder, VOCABULARY))
+        return {"vocabulary": {"size": pieces.size, "hash": pieces.hash}}
 
     def vocabulary(self, data_dir: str) -> Vocabulary:
         return Vocabulary.load(os.path.join(self.folder(data_dir), VOCABULARY))
@@ -155,7 +164,7 @@ class TranslationProblem(Problem):
         return sources, references
 
     def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
-        """Yields lines that show the first examples of a split: text, and the pieces it is cut into."""
+        """Yields text and the pieces it is cut into, side by side."""
         pieces = self.vocabulary(data_dir)
         pairs = zip(*self.texts(split, data_dir), strict=True)
         for number, pair in enumerate(itertools.islice(pairs, count)):
@@ -164,28 +173,12 @@ class TranslationProblem(Problem):
                 yield f"{split} {number} pieces: {' '.join(pieces.pieces(ids))}"
 
     def score(self, hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float | int | str]:
-        """Returns sacreBLEU (13a, cased) and chrF of detokenised text, with their signatures.
+        """Returns the problem's metrics by name: sacreBLEU (13a, cased) and chrF of detokenised text, with signatures.
 
         Raises:
           ValueError: not as many hypotheses as references, or none.
         """
         return sacrebleu_scores(hypotheses, [references])
-
-    def _complete(self, data_dir: str) -> dict[str, Any]:
-        """Returns the manifest of data that lie there, unless they were made of something else."""
-        manifest = self.manifest(data_dir)
-        remedy = f"choose another --data_dir or delete {self.folder(data_dir)}"
-        for key, value in self.settings().items():
-            there = manifest["settings"].get(key, value)  # a setting newer than the data
-            if there != value:
-                raise UserError(f"{self.folder(data_dir)} was made with {key}={there}, not {value}; {remedy}")
-        try:
-            sources = _describe_files(self.source_files())
-        except UserError:  # the source is needed no more
-            return manifest
-        if sources and manifest["sources"] and sources != manifest["sources"]:
-            raise UserError(f"{self.folder(data_dir)} was made from other source files; {remedy}")
-        return manifest
 
     def _make_vocabulary(self, folder: str, lines: Sequence[str]) -> bytes:
         logging.info("datagen: training a vocabulary of %d pieces on %d lines", self.vocab_size, len(lines))
@@ -198,30 +191,6 @@ class TranslationProblem(Problem):
         logging.info("datagen: vocabulary trained in %.1f s", time.monotonic() - start)
         return model
 
-    def _shards(self, surveys: Mapping[str, _Survey]) -> Iterator[generation.Shard]:
-        """Yields the shards of all splits: contiguous stretches of the source, those to train on shuffled."""
-        for split, survey in surveys.items():
-            names, size = self._shard_names(split, survey.pairs)
-            pairs = _pairs(self, split)
-            digest = hashlib.sha256()
-            for name in names:
-                examples = list(itertools.islice(pairs, size))
-                for pair in examples:
-                    digest.update(_bytes(pair))
-                if split == self.train_split:  # on disk, so that a small buffer is enough in training
-                    random.Random(name).shuffle(examples)
-                yield generation.Shard(name, examples)
-            if digest.hexdigest() != survey.sha256 or next(pairs, None) is not None:
-                raise UserError(
-                    f"the pairs of {self.name}, {split}, are not the same each time they are read"
-                )
-
-    def _shard_names(self, split: str, pairs: int) -> tuple[list[str], int]:
-        """Returns the names of a split's shards and how many pairs each but the last holds."""
-        size = math.ceil(pairs / math.ceil(pairs / self.shard_size))
-        count = math.ceil(pairs / size)
-        return [shards.shard_name(split, i, count) for i in range(count)], size
-
 
 @functools.cache  # once, however often the split is read
 def _report_too_long(name: str, split: str, count: int, examples: int, max_length: int, fate: str) -> None:
@@ -230,78 +199,7 @@ def _report_too_long(name: str, split: str, count: int, examples: int, max_lengt
     logging.warning(text, name, split, count, examples, share, max_length, fate)
 
 
-class _Survey(NamedTuple):
-    """What a first pass over a split finds out before anything is written."""
-
-    pairs: int
-    left_out: int  # pairs to train on with an empty side
-    sha256: str
-    sample: list[str]  # lines to train a vocabulary on
-
-
-def _survey(problem: TranslationProblem, split: str) -> _Survey:
-    """Reads a split once; keeps every n-th pair for the vocabulary, n growing with the corpus."""
-    training = split == problem.train_split
-    digest = hashlib.sha256()
-    sample: list[tuple[str, str]] = []
-    left_out = Counter()
-    stride = 1
-    count = 0
-    start = time.monotonic()
-    for pair in _pairs(problem, split, left_out):
-        digest.update(_bytes(pair))
-        if training and count % stride == 0:
-            sample.append(pair)
-            if len(sample) > _VOCABULARY_PAIRS:
-                sample = sample[::2]
-                stride *= 2
-        count += 1
-    if count == 0:
-        raise UserError(f"the problem {problem.name} has no pairs in its split {split}")
-    seconds = max(time.monotonic() - start, 1e-9)
-    logging.info("datagen: %s: %d pairs read, %d pairs/s", split, count, count / seconds)
-    if left_out:
-        logging.warning("datagen: %s: %d pairs with an empty side are left out", split, left_out[split])
-    return _Survey(count, left_out[split], digest.hexdigest(), [text for pair in sample for text in pair])
-
-
-def _pairs(
-    problem: TranslationProblem, split: str, left_out: Counter[str] | None = None
-) -> Iterator[tuple[str, str]]:
-    """Yields a split's pairs but for those to train on that have an empty side."""
-    training = split == problem.train_split
-    for number, pair in enumerate(problem.samples(split)):
-        source, target = pair
-        if "\n" in source or "\n" in target:
-            raise UserError(f"pair {number} of {problem.name}, {split}, has a line break in it")
-        if training and not (source.strip() and target.strip()):
-            if left_out is not None:
-                left_out[split] += 1
-            continue
-        yield pair
-
-
-def _bytes(pair: tuple[str, str]) -> bytes:
-    return f"{pair[0]}\n{pair[1]}\n".encode()
-
-
-def _write_pairs(folder: str, name: str, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Tokenises pairs and writes them as a shard; runs in the workers."""
-    pieces = Vocabulary.load(os.path.join(folder, VOCABULARY))
-    inputs = pieces.encode([source for source, _ in pairs])
-    targets = pieces.encode([target for _, target in pairs])
-    records = (_example(*ids, *pair) for *ids, pair in zip(inputs, targets, pairs, strict=True))
-    entry = shards.write_records(os.path.join(folder, name), records)
-    lengths = Counter(max(len(x), len(y)) for x, y in zip(inputs, targets, strict=True))
-    return entry | {
-        "examples": len(pairs),
-        "input_tokens": sum(map(len, inputs)),
-        "target_tokens": sum(map(len, targets)),
-        "lengths": {str(length): lengths[length] for length in sorted(lengths)},
-    }
-
-
-def _example(inputs: Sequence[int], targets: Sequence[int], source: str, target: str) -> bytes:
+def _record(inputs: Sequence[int], targets: Sequence[int], source: str, target: str) -> bytes:
     import tensorflow as tf
 
     features = {
@@ -312,38 +210,3 @@ def _example(inputs: Sequence[int], targets: Sequence[int], source: str, target:
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
-
-
-def _contents(
-    vocabulary_path: str, surveys: Mapping[str, _Survey], entries: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Any]:
-    """Returns the manifest's account of what was written."""
-    pieces = Vocabulary.load(vocabulary_path)
-    splits = {}
-    for split, survey in surveys.items():
-        names = sorted(name for name in entries if name.startswith(f"{split}-"))
-        lengths = Counter()
-        for name in names:
-            lengths.update({int(length): count for length, count in entries[name]["lengths"].items()})
-        splits[split] = {
-            "examples": survey.pairs,
-            "empty_left_out": survey.left_out,
-            "shards": names,
-            "input_tokens": sum(entries[name]["input_tokens"] for name in names),
-            "target_tokens": sum(entries[name]["target_tokens"] for name in names),
-            "lengths": {str(length): lengths[length] for length in sorted(lengths)},
-        }
-    files = {name: {key: entries[name][key] for key in ("bytes", "sha256")} for name in sorted(entries)}
-    files[VOCABULARY] = shards.describe(vocabulary_path)
-    return {"vocabulary": {"size": pieces.size, "hash": pieces.hash}, "splits": splits, "files": files}
-
-
-def _describe_files(paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns name, size and SHA-256 of source files, sorted by name."""
-    described = []
-    for path in sorted(paths, key=os.path.basename):
-        try:
-            described.append({"name": os.path.basename(path)} | shards.describe(path))
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror}; is --source_dir right?") from error
-    return described

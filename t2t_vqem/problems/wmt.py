@@ -7,9 +7,13 @@ from collections.abc import Iterator
 
 from t2t_vqem import registry
 from t2t_vqem.errors import UserError
+from t2t_vqem.problems import tfds
 from t2t_vqem.problems.text_files import TextFilesProblem, find
 
 _TFDS = "wmt14_translate/de-en"
+_REMEDY = (
+    "give --source_dir, which holds the published files: train, newstest2013, newstest2014 (.en and .de)"
+)
 _TFDS_SPLITS = {"train": "train", "newstest2013": "validation", "newstest2014": "test"}
 
 # As they lie in the published archives: newest first, one of each line is enough.
@@ -43,7 +47,7 @@ class WmtEnDe(TextFilesProblem):
         if self.source_dir is not None:
             yield from super().samples(split)
             return
-        for example in _tfds(_TFDS_SPLITS[split]):
+        for example in tfds.examples(_TFDS, _TFDS_SPLITS[split], _REMEDY):
             yield example["en"].decode(), example["de"].decode()
 
     def files(self, split: str) -> list[tuple[str, str]]:
@@ -73,16 +77,3 @@ class WmtEnDe(TextFilesProblem):
     def _find(self, *stems: str) -> str | None:
         places = (os.path.join(folder, stem) for stem in stems for folder in _FOLDERS)
         return find(self.source_dir, *places)
-
-
-def _tfds(split: str) -> Iterator[dict[str, bytes]]:
-    try:
-        import tensorflow_datasets as tfds
-
-        yield from tfds.as_numpy(tfds.load(_TFDS, split=split, shuffle_files=False))
-    except Exception as error:  # whatever the download raises
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"TensorFlow Datasets cannot give {_TFDS} ({reason[0]}); give --source_dir, which holds the "
-            "published files: train.en and train.de, newstest2013 and newstest2014 (.en, .de)"
-        ) from error

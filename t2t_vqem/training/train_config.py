@@ -38,7 +38,7 @@ class TrainConfig:
     """How to train; gin binds it as `train.NAME`. Raises UserError for a value out of range.
 
     Attributes:
-      batch_tokens: padded tokens of one side of the global batch of a step, over all replicas.
+      batch_tokens: padded tokens of one side of the global batch of a step, over all replicas; of pictures, numbers.
       boundaries: lengths of the buckets in tokens, eos included, ascending.
       steps_per_call: steps between two looks of the host; every count of steps below is reached at the first
         multiple of it.

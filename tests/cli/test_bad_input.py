@@ -1,8 +1,10 @@
 """What users do wrong, through the commands: one line that says what and where, exit status 2, nothing half-written."""
 
+import json
 import os
 
 import pytest
+from PIL import Image
 
 from t2t_vqem.cli import datagen, trainer
 
@@ -122,6 +124,40 @@ def test_datagen_names_what_is_wrong_with_a_file(call, corpus, file, content, wo
         (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     refused(call(datagen, *flags), *words)
     assert not (folder / "data" / "text_pair").exists()
+
+
+def test_a_model_of_text_refuses_a_problem_of_pictures(call, tmp_path):
+    flags = [f"--data_dir={tmp_path}/data", f"--model_dir={tmp_path}/run"]
+    for more in ([], ["--show_config"]):
+        done = call(trainer, "--problem=cifar10", "--model=transformer", *flags, *more)
+        refused(done, "the model transformer works on text, and the problem cifar10 is one of images")
+    refused(call(trainer, "--problem=cifar10_distill", "--model=nat", *flags), "distillation", "cifar10")
+    assert not list(tmp_path.iterdir())
+
+
+def test_datagen_of_pictures_names_what_is_wrong_and_shows_what_is_right(call, tmp_path, caplog):
+    for number in range(30):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("none")
+    flags = [
+        "--problem=image_folder",
+        f"--source_dir={tmp_path}",
+        f"--data_dir={tmp_path}/.data",
+        "--inspect=2",
+    ]
+    flags += ["--gin_param=image_folder.val_share = 0.2", "--gin_param=image_folder.test_share = 0.2"]
+    refused(call(datagen, *flags), f"{tmp_path}/notes.txt", "skip_bad")
+    refused(call(datagen, *flags, "--gin_param=image_folder.skip_bda = True"), "skip_bda", "skip_bad")
+    refused(call(datagen, *flags, "--problem=cifar10"), str(tmp_path), "cifar-10-batches-py")
+    with caplog.at_level("WARNING", "absl"):
+        done = call(datagen, *flags, "--gin_param=image_folder.skip_bad = True")
+    assert done.status == 0
+    assert any(text.endswith("1 files that are no such pictures are left out") for text in caplog.messages)
+    *lines, last = done.out.splitlines()
+    assert [line.split(",")[:2] for line in lines] == [[f"val {i}: label 0", " 8 x 8 x 3"] for i in range(2)]
+    report = json.loads(last)
+    assert (report["image_shape"], report["num_classes"]) == ([8, 8, 3], 1)
+    assert sum(report["examples"].values()) == 30
 
 
 def test_datagen_refuses_an_unknown_split_and_problem(call, corpus):

@@ -42,8 +42,8 @@ class TinyProblem(Problem):
     def batch_shapes(self, batching):
         return batching.shapes()
 
-    def score(self, hypotheses, references):
-        return {}
+    def inspect(self, split, data_dir, count):
+        return iter(())
 
     def fingerprint(self, data_dir):
         return "tiny"
