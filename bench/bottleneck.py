@@ -14,9 +14,9 @@ code or m samples of the posterior, in float32 with two threads. The variants:
   product    a single product of the encodings with the codes, which all of them contain.
 
 Each variant of each size lives in a fresh process, and in another for its peak memory: how far the resident set rises
-in a step above what it was before, freed memory given back. So encodings, codebook and averages are not in it. What
+in a step above what it was before, freed memory given back, the most of three. So encodings, codebook and averages are not in it. What
 would need more than --memory_gib is not run. Figures are medians over the turns; a size stops after --seconds, but not
-before its third turn.
+before its third turn. Rows of --output that are of other sizes stay: large sizes can have a run of their own.
 """
 
 import argparse
@@ -213,7 +213,9 @@ def measure(codes: int, samples: int, options: argparse.Namespace) -> dict:
             row[variant] = {"does_not_fit": needed}
             continue
         once = Worker(python, variant, codes, samples, "bytes")
-        row[variant] = {"bytes": int(once.step())}
+        row[variant] = {
+            "bytes": max(int(once.step()) for _ in range(3))
+        }  # it varies with what runs side by side
         once.close()
         workers[variant] = Worker(python, variant, codes, samples, "seconds")
         seconds[variant] = []
@@ -277,20 +279,23 @@ def main() -> None:
     print(" | ".join(HEAD), flush=True)
     report = {
         "command": "bench/bottleneck.py",
-        "turns": options.turns,
         "memory_gib": options.memory_gib,
         "positions": POSITIONS,
         "dim": DIM,
         "machine": record.machine(),
-        "rows": [],
     }
+    rows = {}
+    if options.output and os.path.exists(options.output):
+        with open(options.output, encoding="utf-8") as file:
+            rows = {(row["codes"], row["samples"]): row for row in json.load(file)["rows"]}
     for power in map(int, options.codes.split(",")):
         for samples in map(int, options.samples.split(",")):
             row = measure(2**power, samples, options)
-            report["rows"].append(row)
+            rows[row["codes"], row["samples"]] = row
             print(" | ".join(cells(row)), flush=True)
             if options.output:  # after each size: the large ones take long
-                files.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
+                done = report | {"rows": [rows[size] for size in sorted(rows)]}
+                files.write_atomic(options.output, json.dumps(done, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def posterior(
     def find(x: tf.Tensor, draws: tf.Tensor | None = None) -> Posterior:
         negative = _negative_distances(x, places, offsets)
         codes = tf.argmax(negative, axis=-1, output_type=tf.int32)
-        samples, effective_codes = _drawn(negative, temperature, draws)
+        with tf.control_dependencies([codes]):  # then nobody else reads `negative`, and it can be overwritten
+            samples, effective_codes = _drawn(negative, temperature, draws)
         return Posterior(codes, codes[:, None] if samples is None else samples, effective_codes)
 
     return _in_tiles(find, given, Posterior(tf.int32, tf.int32, tf.float32))
@@ -94,12 +95,12 @@ def _drawn(
 ) -> tuple[tf.Tensor | None, tf.Tensor]:
     """Returns samples [positions, m], None without `draws`, and exp(entropy) [positions].
 
-    What lies below the largest weight by a factor of e^-60 is 0, far under the resolution of the draws (2^-24), so
-    that no subnormal number exists that one operation flushes to 0 and another does not.
+    From each weight e^-60 of the largest is taken, to 0 at least: that is far under the resolution of the draws
+    (2^-24), and no subnormal number is left that one operation flushes to 0 and another does not.
     """
-    logits = negative / temperature
-    logits -= tf.reduce_max(logits, axis=-1, keepdims=True)
-    weights = tf.where(logits > -60.0, tf.exp(logits), 0.0)
+    # Written so that each step can overwrite the one before.
+    logits = (negative - tf.reduce_max(negative, axis=-1, keepdims=True)) / temperature
+    weights = tf.nn.relu(tf.exp(logits) - math.exp(-60.0))
     total = tf.reduce_sum(weights, axis=-1)
     entropy = tf.math.log(total) - tf.reduce_sum(weights * logits, axis=-1) / total
     return None if draws is None else sample(weights, draws), tf.exp(entropy)
