@@ -14,9 +14,10 @@ code or m samples of the posterior, in float32 with two threads. The variants:
   product    a single product of the encodings with the codes, which all of them contain.
 
 Each variant of each size lives in a fresh process, and in another for its peak memory: how far the resident set rises
-in a step above what it was before, freed memory given back, the most of three. So encodings, codebook and averages are not in it. What
-would need more than --memory_gib is not run. Figures are medians over the turns; a size stops after --seconds, but not
-before its third turn. Rows of --output that are of other sizes stay: large sizes can have a run of their own.
+in a step above what it was before, freed memory given back, the most of three. So encodings, codebook and averages are
+not in it. What would need more than --memory_gib is not run. Figures are medians over the turns; a size stops after
+--seconds, but not before its third turn. Rows of --output that are of other sizes stay: large sizes can have a run of
+their own.
 """
 
 import argparse
