@@ -101,6 +101,8 @@ class RunMetadata:
     """What `run.json` says about a run; folders are absolute there.
 
     Attributes:
+      vocabulary_hash: of the texts' vocabulary; None where the examples are no texts.
+      dimensions: what the model was told of the data besides, see `problems.problem.Problem.dimensions`.
       averaged: for a run that bin/averager made: "checkpoints", those it is the mean of.
     """
 
@@ -109,8 +111,9 @@ class RunMetadata:
     data_dir: str
     usr_dir: str | None
     seed: int
-    vocabulary_hash: str
+    vocabulary_hash: str | None
     data_fingerprint: str
+    dimensions: dict[str, Any] | None = None
     averaged: dict[str, Any] | None = None
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: package_versions())
     command: str = dataclasses.field(default_factory=lambda: shlex.join(sys.argv))
@@ -144,7 +147,8 @@ def write_run(model_dir: str, metadata: RunMetadata) -> None:
     """
     if os.path.exists(os.path.join(model_dir, RUN_FILE)):
         there = read_run(model_dir)
-        require_same(model_dir, there, problem=metadata.problem, model=metadata.model, seed=metadata.seed)
+        named = ("problem", "model", "seed", "dimensions")
+        require_same(model_dir, there, **{name: getattr(metadata, name) for name in named})
         if there.vocabulary_hash != metadata.vocabulary_hash:
             raise UserError(
                 f'model_dir "{model_dir}" holds a run of {there.problem} with another vocabulary '
@@ -164,7 +168,7 @@ def write_run(model_dir: str, metadata: RunMetadata) -> None:
     files.write_atomic(os.path.join(model_dir, RUN_FILE), run)
 
 
-def require_same(model_dir: str, there: RunMetadata, **asked: str | int | None) -> None:
+def require_same(model_dir: str, there: RunMetadata, **asked: Any) -> None:
     """Raises UserError if a field of the run in `model_dir` is not what is asked for; None asks for nothing."""
     for field, new in asked.items():
         old = getattr(there, field)

@@ -77,14 +77,12 @@ def _require_one_choice(argv: list[str]) -> None:
 
 def _evaluator(run: Any) -> Any | None:
     """Returns the evaluator of the split the run is judged by, or None where the data are not there."""
-    from t2t_vqem.evaluation.translation import TranslationEvaluator
+    from t2t_vqem.evaluation import evaluators
+    from t2t_vqem.training import runs
 
-    problem, data_dir = run.problem, run.metadata.data_dir
-    batching = {"boundaries": run.train_config.boundaries, "batch_tokens": run.train_config.batch_tokens}
     try:
-        if problem.vocabulary(data_dir).hash != run.vocabulary.hash:
-            raise UserError(f'the data in "{data_dir}" have another vocabulary than the run')
-        return TranslationEvaluator(problem, data_dir, problem.dev_split, **batching)
+        runs.check_data(run)
+        return evaluators.make(run.problem, run.metadata.data_dir, run.problem.dev_split, run.train_config)
     except UserError as error:
         logging.warning("nothing is evaluated: %s", error)
         return None

@@ -95,6 +95,7 @@ def _open_teacher(metadata: config.RunMetadata) -> tuple[Any, str]:
 
     before = found()
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    run.problem.require_content("text", "bin/distiller")
     if found() != before:
         raise UserError(
             f"the checkpoint {before[0]} changed while it was read; wait until its training has ended"

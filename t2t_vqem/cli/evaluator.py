@@ -160,6 +160,7 @@ def _open(entry: "comparison.Entry") -> "comparison.Competitor":
     try:
         metadata = flags.configure_run(entry.model_dir, entry.bindings)
         run = runs.open_run(entry.model_dir, checkpoint, metadata)
+        run.problem.require_content("text", "--compare")
         comparison.require_bindings_used(entry)
         model = rerank.reranked(run, entry.rerank) if entry.rerank else run.model
     except UserError as error:

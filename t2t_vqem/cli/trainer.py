@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     del argv
     setup = _configure()
 
-    from t2t_vqem.evaluation.translation import TranslationEvaluator
+    from t2t_vqem.evaluation import evaluators
     from t2t_vqem.training import runs
     from t2t_vqem.training import strategy as strategies
     from t2t_vqem.training.train_config import TrainConfig
@@ -37,32 +37,28 @@ def main(argv: list[str]) -> None:
     train_config = TrainConfig()
     build = registry.models.get(setup["model"])
     problem = registry.problems.get(setup["problem"])()
-    problem.require_text(f"the model {setup['model']}")
+    problem.require_content(getattr(build, "content", "text"), f"the model {setup['model']}")
+    dimensions = problem.dimensions(None)
+    if dimensions is not None:
+        build(**dimensions)  # what cannot be built is better known before the data are made
     if FLAGS.show_config:
-        build(vocab_size=problem.vocab_size)
         print(config.operative())
         return
 
     strategy = strategies.make(FLAGS.strategy)
     chief = strategies.pipeline(strategy)[0] == 0
     data_dir, model_dir = setup["data_dir"], FLAGS.model_dir
-    build(vocab_size=problem.vocab_size)  # what cannot be built is better known before the data are made
     if chief:
         problem.generate(data_dir, FLAGS.source_dir)
         problem.check(data_dir)
     strategies.any_worker(strategy, False)  # the other workers wait for the data
-    vocabulary = problem.vocabulary(data_dir)
-    evaluator = TranslationEvaluator(
-        problem,
-        data_dir,
-        problem.dev_split,
-        boundaries=train_config.boundaries,
-        batch_tokens=train_config.batch_tokens,
-        max_examples=train_config.eval_examples or None,
+    dimensions = problem.dimensions(data_dir)
+    evaluator = evaluators.make(
+        problem, data_dir, problem.dev_split, train_config, max_examples=train_config.eval_examples or None
     )
     trainer = Trainer(
         problem,
-        lambda: build(vocab_size=vocabulary.size),
+        lambda: build(**dimensions),
         train_config,
         data_dir=data_dir,
         model_dir=model_dir,
@@ -73,8 +69,15 @@ def main(argv: list[str]) -> None:
     for binding in config.unused():
         logging.warning("nothing uses the binding %s", binding)
     if chief:
-        hashes = {"vocabulary_hash": vocabulary.hash, "data_fingerprint": problem.fingerprint(data_dir)}
-        runs.write_run(model_dir, config.RunMetadata(usr_dir=FLAGS.usr_dir, **setup, **hashes), vocabulary)
+        vocabulary = problem.vocabulary(data_dir)
+        metadata = config.RunMetadata(
+            **setup,
+            usr_dir=FLAGS.usr_dir,
+            vocabulary_hash=vocabulary and vocabulary.hash,
+            data_fingerprint=problem.fingerprint(data_dir),
+            dimensions=None if vocabulary else dimensions,
+        )
+        runs.write_run(model_dir, metadata, vocabulary)
     entry = trainer.train_and_evaluate()
     if chief:
         told = ("steps", "seconds", "evaluation_seconds", "tokens_per_second", "best", "final")

@@ -3,7 +3,7 @@
 import abc
 import types
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import tensorflow as tf
 
@@ -36,9 +36,11 @@ class Model(Block, abc.ABC):
     """What learns. `model(features, training=...)` gives a `ModelOutput`.
 
     Attributes:
+      content: of the problems that it learns, see `problems.problem.Problem`.
       bottlenecks: name -> bottleneck, none by default; the training step calls their M-steps.
     """
 
+    content: ClassVar[str] = "text"
     bottlenecks: Mapping[str, Bottleneck] = types.MappingProxyType({})
 
     @abc.abstractmethod
@@ -47,7 +49,7 @@ class Model(Block, abc.ABC):
 
     @abc.abstractmethod
     def infer(self, features: Features) -> Features:
-        """Decodes: at least {"outputs": int32 [batch, length]}; export, decoder and evaluator share it."""
+        """Decodes: at least {"outputs": int32 [batch, ...]}; export, decoder and evaluator share it."""
 
     @abc.abstractmethod
     def build_weights(self) -> None:

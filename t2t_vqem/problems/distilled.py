@@ -148,7 +148,7 @@ class DistilledProblem(TranslationProblem):
 
     def __init__(self):
         self.base = registry.problems.get(self.base_name)()
-        self.base.require_text("distillation")
+        self.base.require_content("text", "distillation")
         super().__init__(self.base.vocab_size)
         self.shard_size = self.base.shard_size
         self.splits, self.dev_split = self.base.splits, self.base.dev_split

@@ -47,6 +47,13 @@ class ImageProblem(GeneratedProblem):
     num_classes: int | None = None
     label_names: tuple[str, ...] = ()
 
+    def dimensions(self, data_dir: str | None) -> dict[str, Any] | None:
+        if data_dir is not None:
+            self.manifest(data_dir)
+        if self.image_shape is None:
+            return None
+        return {"image_shape": list(self.image_shape), "num_classes": self.num_classes}
+
     @abc.abstractmethod
     def samples(self, split: str) -> Iterator[Sample | None]:
         """Yields (picture, label); each call yields the same in the same order.

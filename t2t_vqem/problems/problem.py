@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from t2t_vqem.problems.batches import Batching
+    from t2t_vqem.problems.vocabulary import Vocabulary
 
 
 class Problem(abc.ABC):
@@ -37,6 +38,18 @@ class Problem(abc.ABC):
     @property
     def train_split(self) -> str:
         return self.splits[0]
+
+    @abc.abstractmethod
+    def dimensions(self, data_dir: str | None) -> dict[str, Any] | None:
+        """Returns what a model must be told of the data, the first arguments of its constructor, by name.
+
+        None stands for data that are not made yet, of which that is returned which the model can do with meanwhile:
+        None if that is nothing.
+        """
+
+    def vocabulary(self, data_dir: str) -> Vocabulary | None:
+        """Returns the vocabulary of texts; None where the examples are no texts."""
+        return None
 
     @property
     def test_splits(self) -> tuple[str, ...]:
@@ -108,11 +121,11 @@ class Problem(abc.ABC):
         """Returns a hash of the data, vocabulary included: equal data, equal fingerprint."""
         return shards.fingerprint(self.manifest(data_dir))
 
-    def require_text(self, reader: str) -> None:
-        """Raises a UserError unless the examples are text, which `reader` ("the model nat", say) works on."""
-        if self.content != "text":
+    def require_content(self, content: str, reader: str) -> None:
+        """Raises a UserError unless the examples are `content`, which `reader` ("the model nat", say) works on."""
+        if self.content != content:
             raise UserError(
-                f"{reader} works on text, and the problem {self.name} is one of {self.content}; "
+                f"{reader} works on {content}, and the problem {self.name} is one of {self.content}; "
                 "choose another of the two"
             )
 

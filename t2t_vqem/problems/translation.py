@@ -49,6 +49,9 @@ class TranslationProblem(GeneratedProblem):
         if vocab_size is not None:
             self.vocab_size = vocab_size
 
+    def dimensions(self, data_dir: str | None) -> dict[str, int]:
+        return {"vocab_size": self.vocab_size if data_dir is None else self.vocabulary(data_dir).size}
+
     @abc.abstractmethod
     def samples(self, split: str) -> Iterator[tuple[str, str]]:
         """Yields (source, target) texts; each call yields the same pairs in the same order."""

@@ -93,7 +93,8 @@ def write_run(output_dir: str, run: runs.Run, averaged: dict[int, str]) -> None:
     Raises:
       UserError: `output_dir` is not new, or cannot be written.
     """
-    names = ("problem", "model", "data_dir", "usr_dir", "seed", "vocabulary_hash", "data_fingerprint")
+    names = ("problem", "model", "data_dir", "usr_dir", "seed")
+    names += ("vocabulary_hash", "data_fingerprint", "dimensions")
     metadata = config.RunMetadata(
         **{name: getattr(run.metadata, name) for name in names},
         averaged={"checkpoints": [os.path.abspath(path) for path in averaged.values()]},

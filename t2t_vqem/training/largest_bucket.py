@@ -11,7 +11,7 @@ from t2t_vqem.problems.batches import Batching
 from t2t_vqem.problems.problem import Problem
 from t2t_vqem.training.step import TrainStep
 
-_ORDINARY_ID = 3  # neither pad nor eos: every position is real, which is what costs most
+_REAL_ID = 1  # in every vocabulary, and no padding: every position is real, which is what costs most
 
 
 def check(
@@ -43,14 +43,14 @@ def check(
                 "train.micro_batches"
             )
     raise UserError(
-        f"not even the smallest batch of the largest bucket fits into memory ({_words(tried)}); shorten "
-        "train.boundaries or take a smaller model"
+        f"not even the smallest batch of the largest bucket fits into memory ({_words(tried)}); take "
+        "a smaller model or, for text, shorter train.boundaries"
     )
 
 
 def _fits(step: TrainStep, shapes: Mapping[str, tuple[int, ...]], spec: Mapping[str, tf.TensorSpec]) -> bool:
     features = {
-        name: tf.cast(tf.fill([1, *shape[-spec[name].shape.rank + 1 :]], _ORDINARY_ID), spec[name].dtype)
+        name: tf.cast(tf.fill([1, *shape[-spec[name].shape.rank + 1 :]], _REAL_ID), spec[name].dtype)
         for name, shape in shapes.items()
     }
     try:

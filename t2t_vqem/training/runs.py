@@ -1,7 +1,8 @@
 """A trained run, opened from its `model_dir` alone: the data it was trained on need not be there any more."""
 
 import os
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from absl import logging
 
@@ -20,22 +21,24 @@ class Run(NamedTuple):
     """What a run learnt, ready to be used.
 
     Attributes:
+      vocabulary: of the texts; None where the examples are no texts.
       model: with the weights of `step`.
       train_config: that it was trained with; its `boundaries` are the lengths the model knows.
     """
 
     problem: Problem
     model: Model
-    vocabulary: Vocabulary
+    vocabulary: Vocabulary | None
     metadata: config.RunMetadata
     train_config: TrainConfig
     step: int
 
 
-def write_run(model_dir: str, metadata: config.RunMetadata, vocabulary: Vocabulary) -> None:
+def write_run(model_dir: str, metadata: config.RunMetadata, vocabulary: Vocabulary | None) -> None:
     """Writes what `open_run` reads beside the checkpoints; see `config.write_run`, which it calls first."""
     config.write_run(model_dir, metadata)
-    files.write_atomic(os.path.join(model_dir, VOCABULARY_FILE), vocabulary.model)
+    if vocabulary is not None:
+        files.write_atomic(os.path.join(model_dir, VOCABULARY_FILE), vocabulary.model)
 
 
 def open_run(
@@ -61,13 +64,16 @@ def open_run(
         registry.load_usr_dir(metadata.usr_dir)
         config.parse_run(model_dir)
     problem = registry.problems.get(metadata.problem)()
-    vocabulary_path = os.path.join(model_dir, VOCABULARY_FILE)
-    vocabulary = Vocabulary.load(vocabulary_path)
-    if vocabulary.hash != metadata.vocabulary_hash:
-        raise UserError(f"{vocabulary_path} is not the vocabulary that the run was trained with")
+    vocabulary, dimensions = None, metadata.dimensions
+    if metadata.vocabulary_hash is not None:
+        vocabulary_path = os.path.join(model_dir, VOCABULARY_FILE)
+        vocabulary = Vocabulary.load(vocabulary_path)
+        if vocabulary.hash != metadata.vocabulary_hash:
+            raise UserError(f"{vocabulary_path} is not the vocabulary that the run was trained with")
+        dimensions = {"vocab_size": vocabulary.size}
     train_config = TrainConfig()
     with strategy.dtype_policy(dtype or train_config.dtype):
-        model = registry.models.get(metadata.model)(vocab_size=vocabulary.size)
+        model = registry.models.get(metadata.model)(**dimensions)
         model.build_weights()
     step = checkpoints.restore_weights(path, model)
     return Run(problem, model, vocabulary, metadata, train_config, step)
@@ -77,13 +83,23 @@ def check_data(run: Run) -> None:
     """Compares the data in the run's `data_dir` with those it was trained on; warns if only the examples differ.
 
     Raises:
-      UserError: they have another vocabulary, so that the run cannot read them.
+      UserError: they have another vocabulary or shape, so that the run cannot read them.
     """
     problem, metadata = run.problem, run.metadata
-    if problem.vocabulary(metadata.data_dir).hash != run.vocabulary.hash:
+    vocabulary = problem.vocabulary(metadata.data_dir)
+    if vocabulary is not None and vocabulary.hash != run.vocabulary.hash:
         raise UserError(
             f'the vocabulary of {metadata.problem} in "{metadata.data_dir}" is not the one that the run was trained '
             "with; --data_dir names another folder"
         )
+    if vocabulary is None and (dimensions := problem.dimensions(metadata.data_dir)) != metadata.dimensions:
+        raise UserError(
+            f'the data of {metadata.problem} in "{metadata.data_dir}" are {_words(dimensions)}, and the run was '
+            f"trained on {_words(metadata.dimensions)}; --data_dir names another folder"
+        )
     if problem.fingerprint(metadata.data_dir) != metadata.data_fingerprint:
         logging.warning("the data in %s are not those that the run began with", metadata.data_dir)
+
+
+def _words(dimensions: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in dimensions.items())

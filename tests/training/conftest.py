@@ -19,6 +19,9 @@ IDS, DIM = 20, 8
 class TinyProblem(Problem):
     name = "tiny"
 
+    def dimensions(self, data_dir):
+        return {}
+
     def generate(self, data_dir, source_dir=None, workers=None):
         return {}
 
