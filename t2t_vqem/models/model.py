@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from t2t_vqem.bottlenecks.bottleneck import Bottleneck
 from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.errors import UserError
 from t2t_vqem.layers.block import Block
 
 Features = dict[str, tf.Tensor]
@@ -36,10 +37,12 @@ class Model(Block, abc.ABC):
     """What learns. `model(features, training=...)` gives a `ModelOutput`.
 
     Attributes:
+      registered_name: what messages about its hparams call it.
       content: of the problems that it learns, see `problems.problem.Problem`.
       bottlenecks: name -> bottleneck, none by default; the training step calls their M-steps.
     """
 
+    registered_name: ClassVar[str]
     content: ClassVar[str] = "text"
     bottlenecks: Mapping[str, Bottleneck] = types.MappingProxyType({})
 
@@ -54,3 +57,19 @@ class Model(Block, abc.ABC):
     @abc.abstractmethod
     def build_weights(self) -> None:
         """Makes every variable; called once, under the strategy's scope."""
+
+    def require(self, holds: bool, parameter: str, value: object, wanted: str) -> None:
+        """Raises a UserError that names the hparam unless `holds`."""
+        if not holds:
+            raise UserError(f"{self.registered_name}.{parameter} is {value!r}; it must be {wanted}")
+
+    def require_whole(self, least: int, **values: object) -> None:
+        """Raises a UserError unless every value is a whole number of at least `least`."""
+        for name, value in values.items():
+            holds = type(value) is int and value >= least
+            self.require(holds, name, value, f"a whole number, {least} or more")
+
+    def require_share(self, **values: object) -> None:
+        """Raises a UserError unless every value lies in [0, 1)."""
+        for name, value in values.items():
+            self.require(isinstance(value, int | float) and 0 <= value < 1, name, value, "in [0, 1)")

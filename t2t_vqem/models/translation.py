@@ -3,13 +3,12 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import tensorflow as tf
 
 from t2t_vqem import search
 from t2t_vqem.context import Training
-from t2t_vqem.errors import UserError
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.embedding import TokenEmbedding
 from t2t_vqem.layers.transformer import Transformer
@@ -29,7 +28,6 @@ class TranslationModel(Model):
       decoding: how `infer` searches; whoever translates may replace it before `infer` is traced.
     """
 
-    registered_name: ClassVar[str]
     decoding: search.Settings
 
     def __init__(
@@ -66,22 +64,6 @@ class TranslationModel(Model):
         self.stack = {"dim": dim, "filter_size": filter_size, "heads": heads, "dropout": dropout}
         self.tokens = TokenEmbedding(vocab_size, dim, dropout, name="tokens")
         self.encoder = Transformer(encoder_layers, **self.stack, name="encoder")
-
-    def require(self, holds: bool, parameter: str, value: object, wanted: str) -> None:
-        """Raises a UserError that names the hparam unless `holds`."""
-        if not holds:
-            raise UserError(f"{self.registered_name}.{parameter} is {value!r}; it must be {wanted}")
-
-    def require_whole(self, least: int, **values: object) -> None:
-        """Raises a UserError unless every value is a whole number of at least `least`."""
-        for name, value in values.items():
-            holds = type(value) is int and value >= least
-            self.require(holds, name, value, f"a whole number, {least} or more")
-
-    def require_share(self, **values: object) -> None:
-        """Raises a UserError unless every value lies in [0, 1)."""
-        for name, value in values.items():
-            self.require(isinstance(value, int | float) and 0 <= value < 1, name, value, "in [0, 1)")
 
     def build_weights(self) -> None:
         """Makes every variable; called once, under the strategy's scope."""
