@@ -156,6 +156,7 @@ models = Registry(
         "nat": "t2t_vqem.models.nat",
         "nat_ctc": "t2t_vqem.models.nat_ctc",
         "transformer": "t2t_vqem.models.transformer",
+        "vqvae": "t2t_vqem.models.vqvae",
     },
 )
 bottlenecks = Registry(
