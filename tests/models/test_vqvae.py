@@ -51,7 +51,8 @@ def test_shapes_and_what_inference_says(bottleneck, codebooks, likelihood):
     found = model.infer(batch)
     assert model.code_shape == (2, 3, model.bottleneck.slots)
     assert found["codes"].shape == (4, *model.code_shape)
-    assert found["outputs"].shape == batch["targets"].shape and found["outputs"].dtype == tf.uint8
+    assert found["outputs"].shape == batch["targets"].shape
+    assert found["outputs"].dtype == tf.uint8
     np.testing.assert_array_equal(model.encode(batch["targets"]), found["codes"])
     # Decoding the codes is what reconstruction does, but for the order in which numbers are added.
     rebuilt = model.decode(found["codes"]).numpy().astype(int)
