@@ -1,5 +1,6 @@
 """Which evaluator judges the models of which problems."""
 
+from t2t_vqem.evaluation.image import ImageEvaluator
 from t2t_vqem.evaluation.translation import TranslationEvaluator
 from t2t_vqem.problems.problem import Problem
 from t2t_vqem.training.train_config import TrainConfig
@@ -17,11 +18,7 @@ def make(
     Raises:
       UserError: the problem has no such split, or its data are missing.
     """
-    return TranslationEvaluator(
-        problem,
-        data_dir,
-        split,
-        boundaries=config.boundaries,
-        batch_tokens=config.batch_tokens,
-        max_examples=max_examples,
-    )
+    sizes = {"batch_tokens": config.batch_tokens, "max_examples": max_examples}
+    if problem.content == "images":
+        return ImageEvaluator(problem, data_dir, split, **sizes)
+    return TranslationEvaluator(problem, data_dir, split, boundaries=config.boundaries, **sizes)
