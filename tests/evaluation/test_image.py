@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2t_vqem import registry
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
 from t2t_vqem.evaluation import picture_grid
