@@ -153,8 +153,10 @@ models = Registry(
     "model",
     {
         "latent_nat": "t2t_vqem.models.latent_nat",
+        "latent_prior": "t2t_vqem.models.latent_prior",
         "nat": "t2t_vqem.models.nat",
         "nat_ctc": "t2t_vqem.models.nat_ctc",
+        "pixelcnn": "t2t_vqem.models.pixelcnn",
         "transformer": "t2t_vqem.models.transformer",
     },
 )
