@@ -158,6 +158,7 @@ models = Registry(
         "nat_ctc": "t2t_vqem.models.nat_ctc",
         "pixelcnn": "t2t_vqem.models.pixelcnn",
         "transformer": "t2t_vqem.models.transformer",
+        "vqvae": "t2t_vqem.models.vqvae",
     },
 )
 bottlenecks = Registry(

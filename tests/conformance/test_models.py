@@ -43,7 +43,8 @@ def features(rows=4, length=6):
 
 
 def test_every_translation_model_has_a_row():
-    assert registry.models._builtins.keys() == {name.split(",")[0] for name in MODELS}
+    text = {name for name in registry.models._builtins if registry.models.get(name).content == "text"}
+    assert text == {name.split(",")[0] for name in MODELS}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,0 +1,201 @@
+"""The vector-quantised autoencoder of pictures (van den Oord et al. 2017, arXiv 1711.00937), with any bottleneck.
+
+A picture x becomes a field of positions, each of them a code or several; a decoder says P(x | z). With a prior P(z)
+over the codes, -log P(x | z) - log P(z) bounds -log P(x) from above.
+"""
+
+import math
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from t2t_vqem import registry
+from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
+from t2t_vqem.context import Draws, LossTerm, Training
+from t2t_vqem.layers.likelihoods import LIKELIHOODS
+from t2t_vqem.layers.losses import masked_sum
+from t2t_vqem.layers.picture_stacks import PictureDecoder, PictureEncoder
+from t2t_vqem.models.model import Features, Model, ModelOutput
+
+
+@registry.models.register("vqvae")
+class VQVAE(Model):
+    """Encoder, bottleneck and decoder of pictures; it learns "targets" uint8 [batch, height, width, channels].
+
+    Attributes:
+      image_shape: (height, width, channels).
+      code_shape: (height, width, slots) of a picture's codes.
+      num_codes: codes that a slot chooses from.
+    """
+
+    registered_name = "vqvae"
+    content = "images"
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        num_classes: int,
+        *,
+        bottleneck: str = "soft_em",
+        num_codes: int = 256,
+        codebooks: int = 10,
+        code_dim: int = 64,
+        num_strides: int = 2,
+        residual_units: int = 2,
+        dim: int = 256,
+        top_dim: int = 128,
+        likelihood: str = "softmax",
+        class_conditional: bool = False,
+    ):
+        """Makes the layers.
+
+        Args:
+          bottleneck: name of a registered bottleneck.
+          num_codes: codebook size K.
+          codebooks: of each position, every one with a slice of the encoding and a bottleneck of its own.
+          code_dim: numbers of a code's embedding.
+          num_strides: the field is 2^num_strides times lower and narrower than the picture.
+          residual_units: of encoder and decoder each.
+          dim: channels of the field.
+          top_dim: channels of the decoder at full size.
+          likelihood: P(x | z) of a number: "softmax", "logistic_mixture" or "gaussian".
+          class_conditional: whether the decoder is told the picture's class.
+
+        Raises:
+          UserError: naming a parameter that is out of its range.
+        """
+        super().__init__()
+        self.require_whole(
+            1, codebooks=codebooks, code_dim=code_dim, num_strides=num_strides, dim=dim, top_dim=top_dim
+        )
+        self.require_whole(0, residual_units=residual_units)
+        known = ", ".join(LIKELIHOODS)
+        self.require(likelihood in LIKELIHOODS, "likelihood", likelihood, f"one of {known}")
+        conditional = type(class_conditional) is bool and (num_classes > 1 or not class_conditional)
+        wanted = "True or False, and False where there is one class"
+        self.require(conditional, "class_conditional", class_conditional, wanted)
+        self.image_shape = tuple(image_shape)
+        height, width, channels = self.image_shape
+        self.likelihood = LIKELIHOODS[likelihood](channels)
+        self.encoder = PictureEncoder(dim, num_strides, residual_units, name="encoder")
+        self.to_codes = keras.layers.Dense(codebooks * code_dim, name="to_codes")
+        self.bottleneck = _bottleneck(bottleneck, num_codes, codebooks, code_dim)
+        self.bottlenecks = {"codes": self.bottleneck}
+        self.decoder = PictureDecoder(dim, num_strides, residual_units, top_dim, name="decoder")
+        self.to_parameters = keras.layers.Dense(self.likelihood.size, name="to_parameters")
+        self.classes = None
+        if class_conditional:
+            self.classes = self.add_weight(
+                name="classes", shape=[num_classes, codebooks * code_dim], initializer="zeros"
+            )
+        field = [math.ceil(size / 2**num_strides) for size in (height, width)]
+        self.code_shape = (*field, self.bottleneck.slots)
+        self.num_codes = self.bottleneck.num_codes
+
+    def build_weights(self) -> None:
+        """Makes every variable; called once, under the strategy's scope."""
+        self(
+            {"inputs": tf.zeros([1], tf.int32), "targets": tf.zeros([1, *self.image_shape], tf.uint8)},
+            training=None,
+        )
+
+    def call(self, features: Features, training: Training | None = None) -> ModelOutput:
+        """Nats of the pictures given their codes, and what the bottleneck asks for."""
+        pictures = features["targets"]
+        found, encoded = self._discretise(pictures, training)
+        parameters = self._parameters(found.quantized, features["inputs"])
+        nats = tf.reduce_sum(self.likelihood.nats(parameters, pictures))
+        numbers = tf.cast(tf.size(pictures), tf.float32)
+        norm = tf.reduce_sum(tf.square(tf.cast(encoded, tf.float32)), axis=-1)
+        return ModelOutput(
+            logits=parameters,
+            losses={"nll": LossTerm(nats, numbers), "commitment_loss": found.loss},
+            weight=numbers,
+            statistics={"codes": found.statistics},
+            metrics={"encoding_norm2": masked_sum(norm, tf.ones_like(norm)), **found.metrics},
+        )
+
+    def infer(self, features: Features) -> Features:
+        """Rebuilds pictures from their codes.
+
+        Returns:
+          "outputs" uint8 [batch, height, width, channels], the expected pictures; "codes" int32
+          [batch, *code_shape]; "nats" float32 [batch], -log P(picture | codes), in total.
+        """
+        pictures = features["targets"]
+        found, _ = self._discretise(pictures, None)
+        parameters = self._parameters(found.quantized, features["inputs"])
+        return {
+            "outputs": _as_bytes(self.likelihood.mean(parameters)),
+            "codes": found.codes,
+            "nats": tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2]),
+        }
+
+    def encode(self, pictures: tf.Tensor) -> tf.Tensor:
+        """Returns the codes int32 [batch, *code_shape] of `pictures` uint8 [batch, height, width, channels]."""
+        return self._discretise(pictures, None)[0].codes
+
+    def decode(
+        self, codes: tf.Tensor, labels: tf.Tensor | None = None, draws: Draws | None = None
+    ) -> tf.Tensor:
+        """Returns pictures uint8 [batch, height, width, channels] of `codes` int32 [batch, *code_shape].
+
+        Args:
+          labels: int32 [batch], for a class-conditional decoder.
+          draws: to draw from P(x | z) with; the expected pictures without.
+        """
+        parameters = self.parameters_of(codes, labels)
+        if draws is not None:
+            return self.likelihood.sample(parameters, draws)
+        return _as_bytes(self.likelihood.mean(parameters))
+
+    def parameters_of(self, codes: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the parameters of P(x | z), [batch, height, width, likelihood.size], z being `codes`."""
+        embedded = tf.cast(self.bottleneck.embed(codes), self.compute_dtype)
+        return self._parameters(embedded, labels)
+
+    def interpolate(
+        self, first: tf.Tensor, second: tf.Tensor, shares: Sequence[float], labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Decodes encodings between those of two sets of pictures, both uint8 [batch, height, width, channels].
+
+        Args:
+          shares: of `second`, from 0 to 1.
+          labels: as `decode` takes them.
+
+        Returns:
+          uint8 [batch, len(shares), height, width, channels]; each mixture is discretised before it is decoded.
+        """
+        ends = [self.to_codes(self.encoder(self._scaled(pictures))) for pictures in (first, second)]
+        mixed = [ends[0] + share * (ends[1] - ends[0]) for share in shares]
+        codes = [self.bottleneck.e_step(encoded, None, None).codes for encoded in mixed]
+        return tf.stack([self.decode(own, labels) for own in codes], axis=1)
+
+    def _scaled(self, pictures: tf.Tensor) -> tf.Tensor:
+        return tf.cast(pictures, self.compute_dtype) / 127.5 - 1.0
+
+    def _discretise(
+        self, pictures: tf.Tensor, training: Training | None
+    ) -> tuple[BottleneckOutput, tf.Tensor]:
+        encoded = self.to_codes(self.encoder(self._scaled(pictures)))
+        return self.bottleneck.e_step(encoded, None, training), encoded
+
+    def _parameters(self, quantized: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        if self.classes is not None:
+            told = tf.gather(tf.convert_to_tensor(self.classes), labels)
+            quantized += tf.cast(told, quantized.dtype)[:, None, None, :]
+        height, width, _ = self.image_shape
+        return self.to_parameters(self.decoder(quantized)[:, :height, :width])
+
+
+def _bottleneck(name: str, num_codes: int, codebooks: int, code_dim: int) -> keras.layers.Layer:
+    """Returns the bottleneck of a position's encoding, which is `codebooks` slices of `code_dim` numbers."""
+    if codebooks == 1:
+        return registry.bottlenecks.get(name)(num_codes=num_codes, dim=code_dim)
+    product = registry.bottlenecks.get("product")
+    return product(num_codes=num_codes, dim=codebooks * code_dim, base=name, slices=codebooks)
+
+
+def _as_bytes(pictures: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.round(pictures), tf.uint8)

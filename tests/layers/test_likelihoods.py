@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from t2t_vqem.context import Draws
+from t2t_vqem.layers.likelihoods import LIKELIHOODS, LogisticMixture
+
+
+def random_parameters(size, pictures, scale=1.0):
+    draw = np.random.default_rng(3)
+    return tf.constant(draw.normal(scale=scale, size=[pictures, 1, 1, size]), tf.float32)
+
+
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_levels_of_a_number_have_one_in_all(name, scale):
+    likelihood = LIKELIHOODS[name](1)
+    levels = tf.reshape(tf.range(256), [256, 1, 1, 1])
+    for parameters in tf.unstack(random_parameters(likelihood.size, 8, scale)):
+        nats = likelihood.nats(tf.repeat(parameters[None], 256, axis=0), tf.cast(levels, tf.uint8))
+        assert nats.shape == [256, 1, 1]
+        np.testing.assert_allclose(tf.reduce_sum(tf.exp(-nats)), 1.0, atol=2e-3)
+
+
+def test_the_levels_of_a_pixel_whose_channels_depend_on_each_other_have_one_in_all():
+    likelihood = LogisticMixture(2, components=3)
+    parameters = random_parameters(likelihood.size, 1)
+    pairs = np.stack(np.meshgrid(np.arange(256), np.arange(256)), axis=-1).reshape(1, 256, 256, 2)
+    spread = tf.broadcast_to(parameters, [1, 256, 256, likelihood.size])
+    nats = likelihood.nats(spread, tf.constant(pairs, tf.uint8))
+    np.testing.assert_allclose(tf.reduce_sum(tf.exp(-nats)), 1.0, atol=1e-3)
+
+
+def test_a_gaussian_equals_scipys_between_the_roundings():
+    likelihood = LIKELIHOODS["gaussian"](1)
+    levels = np.arange(256)
+    for mean, scale in ((0.1, 0.05), (-0.9, 0.3), (0.0, 0.004)):
+        parameters = tf.broadcast_to(tf.constant([mean, np.log(scale)], tf.float32), [1, 256, 1, 2])
+        nats = likelihood.nats(parameters, tf.constant(levels.reshape(1, 256, 1, 1), tf.uint8))[0, :, 0]
+        bounds = (np.arange(257) - 0.5) / 127.5 - 1.0
+        bounds[0], bounds[-1] = -np.inf, np.inf
+        above = bounds[1:] > mean
+        upper = np.where(above, scipy.stats.norm.logsf(bounds[:-1], mean, scale), 0)
+        lower = np.where(above, scipy.stats.norm.logsf(bounds[1:], mean, scale), 0)
+        upper = np.where(above, upper, scipy.stats.norm.logcdf(bounds[1:], mean, scale))
+        lower = np.where(above, lower, scipy.stats.norm.logcdf(bounds[:-1], mean, scale))
+        expected = -(upper + np.log1p(-np.exp(lower - upper)))
+        near = expected < 12.0  # further out the density stands in for the mass
+        np.testing.assert_allclose(nats.numpy()[near], expected[near], rtol=2e-3, atol=2e-3)
+        assert np.isfinite(nats.numpy()).all()
+        beyond = nats.numpy()[(levels > 127.5 * (mean + 1) + 2) & (levels < 255)]  # 255 has the whole tail
+        assert (np.diff(beyond) > -1e-3).all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_samples_and_mean_agree_with_the_nats(name):
+    """The mean of many samples is the expectation under exp(-nats), and so is what `mean` says."""
+    likelihood = LIKELIHOODS[name](1)
+    rows = 20_000
+    parameters = random_parameters(likelihood.size, 1, 0.5)
+    samples = likelihood.sample(tf.repeat(parameters, rows, axis=0), Draws(0, 0, tf.range(rows)))
+    assert samples.dtype == tf.uint8
+    levels = tf.reshape(tf.range(256), [256, 1, 1, 1])
+    nats = likelihood.nats(tf.repeat(parameters, 256, axis=0), tf.cast(levels, tf.uint8))
+    probabilities = np.exp(-nats.numpy().ravel())
+    expected = (probabilities * np.arange(256)).sum()
+    spread = np.sqrt((probabilities * (np.arange(256) - expected) ** 2).sum() / rows)
+    assert abs(samples.numpy().mean() - expected) < 5 * spread
+    if name == "softmax":  # of the others `mean` is that before the ends are cut off
+        np.testing.assert_allclose(likelihood.mean(parameters)[0, 0, 0, 0], expected, rtol=1e-3)
+
+
+def test_channels_of_a_sample_depend_on_each_other_as_in_the_nats():
+    likelihood = LogisticMixture(2, components=1)
+    # One component: weight, two means, two log scales, and the slope of the second channel on the first.
+    parameters = tf.constant([0.0, 0.0, 0.0, -2.0, -4.0, 20.0], tf.float32)[None, None, None]
+    rows = 2000
+    samples = likelihood.sample(tf.repeat(parameters, rows, axis=0), Draws(0, 0, tf.range(rows))).numpy()
+    first, second = samples[:, 0, 0, 0].astype(float), samples[:, 0, 0, 1].astype(float)
+    assert np.corrcoef(first, second)[0, 1] > 0.95
+    np.testing.assert_allclose(second.mean(), first.mean(), atol=3)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_gradients_are_finite_far_from_the_picture(name):
+    likelihood = LIKELIHOODS[name](3)
+    parameters = tf.concat([random_parameters(likelihood.size, 2, scale) for scale in (1.0, 30.0)], axis=0)
+    pictures = tf.constant([0, 255, 1, 254], tf.uint8)[:, None, None, None] * tf.ones([1, 1, 1, 3], tf.uint8)
+    with tf.GradientTape() as tape:
+        tape.watch(parameters)
+        nats = likelihood.nats(parameters, pictures)
+    gradient = tape.gradient(nats, parameters)
+    assert np.isfinite(nats.numpy()).all()
+    assert np.isfinite(gradient.numpy()).all()
+    assert (np.abs(gradient.numpy()).sum(axis=-1) > 0).all()
