@@ -147,7 +147,7 @@ problems = Registry(
         "toy_shapes": "t2t_vqem.problems.toy_shapes",
         "wmt_ende": "t2t_vqem.problems.wmt",
     },
-    derived={"_distill": "t2t_vqem.problems.distilled"},
+    derived={"_codes": "t2t_vqem.problems.codes", "_distill": "t2t_vqem.problems.distilled"},
 )
 models = Registry(
     "model",
