@@ -6,7 +6,17 @@ import re
 from setuptools import find_packages, setup
 
 ROOT = pathlib.Path(__file__).parent
-COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller", "averager", "exporter", "codebook")
+COMMANDS = (
+    "trainer",
+    "datagen",
+    "decoder",
+    "evaluator",
+    "distiller",
+    "encoder",
+    "averager",
+    "exporter",
+    "codebook",
+)
 
 
 def requirements() -> list[str]:

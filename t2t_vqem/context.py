@@ -5,6 +5,7 @@ They are therefore the same on one device, on several replicas and in accumulate
 fuses them into their consumer: on a CPU its own generators cost more than the matrix products around them.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -83,6 +84,17 @@ class Training(Draws):
         """`rows` is int32 [batch]: the place of each of this batch's rows in the global batch."""
         super().__init__(seed, step, rows)
         self.global_rows = global_rows
+
+    def split(self, parts: int) -> "Training":
+        """Returns the context of a batch in which each row became `parts` rows, those of one side by side."""
+        finer = copy.copy(self)
+        self._calls += 1
+        # A stream of its own: the numbers of the new rows are those of other rows of the batch as a whole.
+        finer._stream = _mix(self._stream + tf.constant(self._calls * 0x85EBCA6B % 2**32, tf.uint32))
+        places = self._rows[:, None] * tf.constant(parts, tf.uint32) + tf.range(parts, dtype=tf.uint32)
+        finer._rows = tf.reshape(places, [-1])
+        finer.global_rows = self.global_rows * parts
+        return finer
 
     def dropout(self, x: tf.Tensor, rate: float) -> tf.Tensor:
         """Zeroes entries of `x` [batch, ...] with probability `rate` and scales the rest by 1 / (1 - rate)."""

@@ -147,14 +147,16 @@ problems = Registry(
         "toy_shapes": "t2t_vqem.problems.toy_shapes",
         "wmt_ende": "t2t_vqem.problems.wmt",
     },
-    derived={"_distill": "t2t_vqem.problems.distilled"},
+    derived={"_codes": "t2t_vqem.problems.codes", "_distill": "t2t_vqem.problems.distilled"},
 )
 models = Registry(
     "model",
     {
         "latent_nat": "t2t_vqem.models.latent_nat",
+        "latent_prior": "t2t_vqem.models.latent_prior",
         "nat": "t2t_vqem.models.nat",
         "nat_ctc": "t2t_vqem.models.nat_ctc",
+        "pixelcnn": "t2t_vqem.models.pixelcnn",
         "transformer": "t2t_vqem.models.transformer",
         "vqvae": "t2t_vqem.models.vqvae",
     },

@@ -209,7 +209,7 @@ def one_by_one(
         lengths += tf.cast(~ended, tf.int32)
         ended |= index + 1 >= max_length
         ids = tf.where(places == index, chosen[:, None], ids)
-        return _shaped_like(start, (index + 1, ended, chosen, lengths, scores, ids, state))
+        return shaped_like(start, (index + 1, ended, chosen, lengths, scores, ids, state))
 
     places = tf.range(longest)[None, :]
     start = (
@@ -225,7 +225,7 @@ def one_by_one(
     return Found(ids if isinstance(longest, int) else ids[:, :steps], lengths, scores, steps)
 
 
-def _shaped_like(start: State, values: State) -> State:
+def shaped_like(start: State, values: State) -> State:
     """Returns `values` with the static shapes of `start`, which a loop must keep."""
     return tf.nest.map_structure(lambda old, new: tf.ensure_shape(new, old.shape), start, values)
 
@@ -280,7 +280,7 @@ def beam(
         rows = tf.reshape(tf.range(batch)[:, None] * size + parents, [-1])
         state = tf.nest.map_structure(lambda x: tf.gather(x, rows), state)
         done |= (index + 1 >= max_length) | (ranked(scores[:, 0], index + 2) <= ranks[:, -1])
-        return _shaped_like(start, (index + 1, done, ids, scores, ended, ranks, last, state))
+        return shaped_like(start, (index + 1, done, ids, scores, ended, ranks, last, state))
 
     impossible = tf.fill([batch, kept], _NEVER)
     start = (

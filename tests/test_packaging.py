@@ -10,7 +10,17 @@ import zipfile
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-COMMANDS = ("trainer", "datagen", "decoder", "evaluator", "distiller", "averager", "exporter", "codebook")
+COMMANDS = (
+    "trainer",
+    "datagen",
+    "decoder",
+    "evaluator",
+    "distiller",
+    "encoder",
+    "averager",
+    "exporter",
+    "codebook",
+)
 
 WHERE = (
     "import os, gin, t2t_vqem; from t2t_vqem import config; folder = config.gin_directory();"

@@ -52,7 +52,11 @@ def main(argv: list[str]) -> None:
     if "vocabulary" in manifest:
         vocabulary = manifest["vocabulary"]
         result |= {"vocab_size": vocabulary["size"], "vocabulary_hash": vocabulary["hash"]}
-    result |= {key: manifest[key] for key in ("image_shape", "num_classes") if key in manifest}
+    result |= {
+        key: manifest[key]
+        for key in ("image_shape", "code_shape", "num_codes", "num_classes")
+        if key in manifest
+    }
     print(json.dumps(result))
 
 

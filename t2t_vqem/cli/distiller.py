@@ -13,7 +13,6 @@ import dataclasses
 import hashlib
 import json
 import re
-from typing import Any
 
 from absl import flags as absl_flags
 from absl import logging
@@ -42,7 +41,8 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.problems.distilled import SUFFIX
     from t2t_vqem.training import runs, strategy
 
-    run, digest = _open_teacher(metadata)
+    run, digest = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    run.problem.require_content("text", "bin/distiller")
     base, train, data_dir = run.problem, run.train_config, metadata.data_dir
     if base.name.endswith(SUFFIX):
         raise UserError(f"{base.name} is distilled already; the teacher must be a run of the problem itself")
@@ -78,29 +78,6 @@ def main(argv: list[str]) -> None:
         result |= {"folder": distilled.folder(data_dir), "split": base.dev_split, **scores}
         result |= {"examples": manifest["splits"][base.train_split]["examples"], "decode": settings}
     print(json.dumps(result, ensure_ascii=False))
-
-
-def _open_teacher(metadata: config.RunMetadata) -> tuple[Any, str]:
-    """Returns the run and a hash of its checkpoint.
-
-    Raises:
-      UserError: the checkpoint was replaced meanwhile: its training still goes on.
-    """
-    from t2t_vqem.decoding import distillation
-    from t2t_vqem.training import checkpoints, runs
-
-    def found() -> tuple[str, str]:
-        path = checkpoints.find(FLAGS.model_dir, FLAGS.checkpoint)
-        return path, distillation.checkpoint_digest(path)
-
-    before = found()
-    run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
-    run.problem.require_content("text", "bin/distiller")
-    if found() != before:
-        raise UserError(
-            f"the checkpoint {before[0]} changed while it was read; wait until its training has ended"
-        )
-    return run, before[1]
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -1,7 +1,5 @@
 """A teacher translates the training set of its problem: the data of `NAME_distill`."""
 
-import hashlib
-import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,16 +17,6 @@ class Outputs(Protocol):
     def has(self, part: int) -> bool: ...
 
     def write(self, part: int, sources: Sequence[str], outputs: Sequence[str], truncated: int) -> None: ...
-
-
-def checkpoint_digest(path: str) -> str:
-    """Returns a hash of a checkpoint's files, which tells its weights from any others."""
-    digest = hashlib.sha256()
-    folder, name = os.path.split(path)
-    for file_name in sorted(entry for entry in os.listdir(folder) if entry.startswith(f"{name}.")):
-        with open(os.path.join(folder, file_name), "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def translate(

@@ -1,5 +1,6 @@
 """Which evaluator judges the models of which problems."""
 
+from t2t_vqem.evaluation.codes import CodesEvaluator
 from t2t_vqem.evaluation.image import ImageEvaluator
 from t2t_vqem.evaluation.translation import TranslationEvaluator
 from t2t_vqem.problems.problem import Problem
@@ -21,4 +22,6 @@ def make(
     sizes = {"batch_tokens": config.batch_tokens, "max_examples": max_examples}
     if problem.content == "images":
         return ImageEvaluator(problem, data_dir, split, **sizes)
+    if problem.content == "codes":
+        return CodesEvaluator(problem, data_dir, split, **sizes)
     return TranslationEvaluator(problem, data_dir, split, boundaries=config.boundaries, **sizes)

@@ -143,15 +143,27 @@ class Transformer(Block):
 
     def start(self, memory: tf.Tensor, max_length: int | tf.Tensor) -> tuple[list, list]:
         """Returns (empty caches, the memory's keys and values), one a layer, to call `step` with."""
-        shape = [tf.shape(memory)[0], self.heads, max_length, self.dim // self.heads]
-        caches = [(tf.zeros(shape, memory.dtype),) * 2 for _ in self.blocks]
+        caches = self.empty_caches(tf.shape(memory)[0], max_length, memory.dtype)
         return caches, [layer.cross_attention.key_values(memory) for layer in self.blocks]
 
+    def empty_caches(self, batch: int | tf.Tensor, max_length: int | tf.Tensor, dtype: tf.DType) -> list:
+        """Returns the caches of a stack without a memory, one a layer, to call `step` with."""
+        shape = [batch, self.heads, max_length, self.dim // self.heads]
+        return [(tf.zeros(shape, dtype),) * 2 for _ in self.blocks]
+
     def step(
-        self, x: tf.Tensor, caches: list, index: tf.Tensor, memory_key_values: list, memory_mask: tf.Tensor
+        self,
+        x: tf.Tensor,
+        caches: list,
+        index: tf.Tensor,
+        memory_key_values: list | None = None,
+        memory_mask: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, list]:
         """One position `x` [batch, 1, dim] of a causal stack; returns its output and the new caches."""
-        memory_mask = memory_mask[:, None, None, :]
+        if memory_key_values is None:
+            memory_key_values = [None] * len(self.blocks)
+        else:
+            memory_mask = memory_mask[:, None, None, :]
         new_caches = []
         for layer, cache, key_values in zip(self.blocks, caches, memory_key_values, strict=True):
             x, cache = layer.step(x, cache, index, key_values, memory_mask)

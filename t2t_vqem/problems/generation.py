@@ -44,8 +44,12 @@ Encode = Callable[[str, str, list[Any]], dict[str, Any]]
 
 
 @contextlib.contextmanager
-def exclusive(folder: str) -> Iterator[None]:
-    """Makes `folder` and keeps every other datagen out of it until the end of the block."""
+def exclusive(folder: str, *, wait: bool = True) -> Iterator[None]:
+    """Makes `folder` and keeps every other writer out of it until the end of the block.
+
+    Raises:
+      UserError: the folder cannot be made; or another process writes it, unless this one is to `wait`.
+    """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         # a worker imports the script that started it; waiting here for that script's lock would never end
         raise RuntimeError('generate data below `if __name__ == "__main__":` in a script')
@@ -57,7 +61,9 @@ def exclusive(folder: str) -> Iterator[None]:
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except BlockingIOError as error:
+            if not wait:
+                raise UserError(f"another process writes {folder}; let it end first") from error
             logging.info("another datagen writes %s; waiting for it", folder)
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:  # not every network file system locks folders
@@ -84,19 +90,26 @@ def resume(folder: str, plan: dict[str, Any]) -> None:
 
 
 def write_shards(
-    folder: str, todo: Iterable[Shard], encode: Encode, *, total: int, workers: int
+    folder: str,
+    todo: Iterable[Shard],
+    encode: Encode,
+    *,
+    total: int,
+    workers: int,
+    command: str = "datagen",
 ) -> dict[str, dict[str, Any]]:
     """Encodes and writes the shards that are not finished yet; returns every shard's entry by name.
 
     Args:
       todo: all shards in order; consumed as workers fall free, so that few are in memory at a time.
       total: examples in all of them, for the progress.
+      command: what the progress calls the work.
 
     Raises:
       UserError: a shard cannot be written, or a worker was killed.
     """
     entries: dict[str, dict[str, Any]] = {}
-    progress = Progress("datagen", total, "examples")
+    progress = Progress(command, total, "examples")
 
     def finish(name: str, entry: dict[str, Any]) -> None:
         files.write_atomic(os.path.join(folder, name + _DONE), json.dumps(entry, sort_keys=True))

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import abc
-import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from t2t_vqem.errors import UserError
 from t2t_vqem.problems import shards
 from t2t_vqem.problems.generated import GeneratedProblem
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from t2t_vqem.problems.batches import Batching
+from t2t_vqem.problems.labelled import ArrayFormat, LabelledProblem
 
 Sample = tuple[np.ndarray, int]
 """A picture, uint8 [height, width, channels], and its label."""
@@ -26,12 +21,10 @@ Sample = tuple[np.ndarray, int]
 _BAD = "files that are no such pictures"
 
 
-class ImageProblem(GeneratedProblem):
+class ImageProblem(LabelledProblem, GeneratedProblem):
     """Pictures with a class each. A subclass sets shape and classes and yields pictures from `samples`.
 
-    Batches are {"inputs": int32 [steps, rows], the labels; "targets": uint8 [steps, rows, height, width, channels]};
-    in evaluation without the axis of steps, and with "index", int32 [rows]. `Batching.batch_tokens` counts the
-    numbers of "targets".
+    "targets" of the batches are the pictures, uint8 [steps, rows, height, width, channels]; see `LabelledProblem`.
 
     Attributes:
       image_shape: (height, width, channels); where only the source can tell, None until the data are generated or
@@ -53,6 +46,14 @@ class ImageProblem(GeneratedProblem):
         if self.image_shape is None:
             return None
         return {"image_shape": list(self.image_shape), "num_classes": self.num_classes}
+
+    @property
+    def array_format(self) -> ArrayFormat:
+        if self.image_shape is None:
+            raise UserError(
+                f"the size of the pictures of {self.name} is not known before bin/datagen has run"
+            )
+        return _format(self.image_shape)
 
     @abc.abstractmethod
     def samples(self, split: str) -> Iterator[Sample | None]:
@@ -84,7 +85,12 @@ class ImageProblem(GeneratedProblem):
     @staticmethod
     def write_shard(folder: str, name: str, examples: Sequence[Sample]) -> dict[str, Any]:
         """Writes pictures as they are, number by number, so that reading them costs nothing."""
-        entry = shards.write_records(os.path.join(folder, name), itertools.starmap(_record, examples))
+        from t2t_vqem.problems import array_batches
+
+        records = (
+            array_batches.record(picture, label, _format(picture.shape)) for picture, label in examples
+        )
+        entry = shards.write_records(os.path.join(folder, name), records)
         return entry | {
             "examples": len(examples),
             "labels": _in_order(Counter(label for _, label in examples)),
@@ -110,70 +116,25 @@ class ImageProblem(GeneratedProblem):
         self.label_names = tuple(manifest["label_names"])
         return manifest
 
-    def dataset(
-        self,
-        split: str,
-        data_dir: str,
-        batching: Batching,
-        *,
-        training: bool,
-        seed: int = 0,
-        input_pipeline: tuple[int, int] = (0, 1),
-    ) -> tf.data.Dataset:
-        from t2t_vqem.problems import image_batches
-
-        manifest = self.manifest(data_dir)
-        paths = shards.split_paths(self.folder(data_dir), manifest, self.require_split(split))
-        if not training:
-            return image_batches.evaluation_batches(
-                paths, self.image_shape, batching, input_pipeline=input_pipeline
-            )
-        examples, readers = manifest["splits"][split]["examples"], input_pipeline[1]
-        if examples < readers:
-            raise UserError(f"{self.name}, {split}, has {examples} pictures for {readers} workers")
-        return image_batches.training_batches(
-            paths, self.image_shape, batching, seed=seed, input_pipeline=input_pipeline
-        )
-
-    def batch_shapes(self, batching: Batching) -> list[dict[str, tuple[int, ...]]]:
-        """Returns the one shape that all training batches have.
-
-        Raises:
-          UserError: it is not known yet, see `image_shape`.
-        """
-        if self.image_shape is None:
-            raise UserError(
-                f"the size of the pictures of {self.name} is not known before bin/datagen has run"
-            )
-        leading = (batching.steps_per_call, batching.rows(int(np.prod(self.image_shape))))
-        return [{"inputs": leading, "targets": (*leading, *self.image_shape)}]
-
     def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
         """Yields a line a picture: its label, its shape and the mean of each channel, from 0 to 255."""
         import tensorflow as tf
 
-        from t2t_vqem.problems import image_batches
+        from t2t_vqem.problems import array_batches
 
         manifest = self.manifest(data_dir)
         paths = shards.split_paths(self.folder(data_dir), manifest, self.require_split(split))
         shape = " x ".join(map(str, self.image_shape))
         for number, record in enumerate(tf.data.TFRecordDataset(paths).take(count)):
-            parsed = image_batches.parse(record[None], self.image_shape)
+            parsed = array_batches.parse(record[None], self.array_format)
             label = int(parsed["inputs"][0])
             name = f" ({self.label_names[label]})" if self.label_names else ""
             means = " ".join(f"{mean:.1f}" for mean in parsed["targets"][0].numpy().mean(axis=(0, 1)))
             yield f"{split} {number}: label {label}{name}, {shape}, mean {means}"
 
 
-def _record(picture: np.ndarray, label: int) -> bytes:
-    import tensorflow as tf
-
-    features = {
-        "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture.tobytes()])),
-        "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)
+def _format(image_shape: tuple[int, int, int]) -> ArrayFormat:
+    return ArrayFormat("image", image_shape, kept_as="uint8", given_as="uint8")
 
 
 def _in_order(labels: Counter[int]) -> dict[str, int]:

@@ -25,7 +25,7 @@ class Problem(abc.ABC):
 
     Attributes:
       name: the registered name, and the folder of the data below `data_dir`.
-      content: what its examples are, "text" or "images".
+      content: what its examples are, "text", "images" or "codes".
       splits: the names of the splits; the first is trained on.
       dev_split: the split that checkpoints are chosen by.
     """

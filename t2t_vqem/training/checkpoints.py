@@ -6,6 +6,7 @@ says nothing. So a checkpoint here holds a nested dict of variables by attribute
 
 import contextlib
 import glob
+import hashlib
 import json
 import os
 import re
@@ -134,6 +135,16 @@ def keep_best(model_dir: str, model: keras.layers.Layer, best: Best) -> None:
     for path in glob.glob(os.path.join(glob.escape(folder), "ckpt-*")):
         if os.path.basename(path).split(".")[0] != name and os.path.isfile(path):
             os.unlink(path)
+
+
+def digest(path: str) -> str:
+    """Returns a hash of a checkpoint's files, which tells its weights from any others."""
+    found = hashlib.sha256()
+    folder, name = os.path.split(path)
+    for file_name in sorted(entry for entry in os.listdir(folder) if entry.startswith(f"{name}.")):
+        with open(os.path.join(folder, file_name), "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def find(model_dir: str, which: str | int = "best") -> str:

@@ -79,6 +79,26 @@ def open_run(
     return Run(problem, model, vocabulary, metadata, train_config, step)
 
 
+def open_unchanged(model_dir: str, checkpoint: str | int, metadata: config.RunMetadata) -> tuple[Run, str]:
+    """Opens a run whose outputs are to be kept; returns it and a hash of its checkpoint.
+
+    Raises:
+      UserError: as `open_run`; or the checkpoint was replaced meanwhile: its training still goes on.
+    """
+
+    def found() -> tuple[str, str]:
+        path = checkpoints.find(model_dir, checkpoint)
+        return path, checkpoints.digest(path)
+
+    before = found()
+    run = open_run(model_dir, checkpoint, metadata)
+    if found() != before:
+        raise UserError(
+            f"the checkpoint {before[0]} changed while it was read; wait until its training has ended"
+        )
+    return run, before[1]
+
+
 def check_data(run: Run) -> None:
     """Compares the data in the run's `data_dir` with those it was trained on; warns if only the examples differ.
 

@@ -9,7 +9,7 @@ import gin
 from t2t_vqem.errors import UserError
 
 # Metrics of which less is better, by a word in their name; all others are better the higher they are.
-_LOWER_IS_BETTER = ("loss", "nll", "bits_per_dim", "error", "ter")
+_LOWER_IS_BETTER = ("loss", "nll", "bits_per_code", "bits_per_dim", "error", "ter")
 
 _LEAST = {
     "batch_tokens": 1,

@@ -1,0 +1,206 @@
+"""What all priors over fields of codes share: embeddings, the slots' head, exact likelihood, sampling."""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from t2t_vqem import search
+from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.layers import losses
+from t2t_vqem.layers.embedding import Embedding
+from t2t_vqem.layers.slots import Choose, CodeEmbedding, SlotHead
+from t2t_vqem.models.model import Features, Model, ModelOutput
+
+State = Any
+
+
+class PriorModel(Model):
+    """P(codes | label) of a field int32 [height, width, slots], position after position in raster order.
+
+    A subclass makes of the codes before a position its context; the codes of the position itself follow from that
+    one slot after the other, see `SlotHead`. Features are {"inputs": labels int32 [batch], "targets": codes int32
+    [batch, height, width, slots]}.
+
+    Attributes:
+      decoding: how `infer` draws; whoever samples may replace it before `infer` is traced.
+    """
+
+    content: ClassVar[str] = "codes"
+    decoding: search.Settings
+
+    def __init__(
+        self,
+        code_shape: Sequence[int],
+        num_codes: int,
+        num_classes: int,
+        *,
+        class_conditional: bool,
+        dim: int,
+        dropout: float,
+        slot_layers: int,
+        slot_dim: int,
+        slot_heads: int,
+    ):
+        """Makes embeddings and head.
+
+        Args:
+          code_shape: (height, width, slots) of a field.
+          num_codes: codes are 0 .. num_codes - 1 in every slot.
+          num_classes: labels are 0 .. num_classes - 1.
+          class_conditional: whether the prior knows the label.
+          slot_layers, slot_dim, slot_heads: of the causal transformer over the slots of a position.
+
+        Raises:
+          UserError: naming a parameter that is out of its range.
+        """
+        super().__init__()
+        self.require_whole(1, dim=dim, slot_layers=slot_layers, slot_heads=slot_heads)
+        self.require_share(dropout=dropout)
+        fits = type(slot_dim) is int and slot_dim > 0 and slot_dim % slot_heads == 0
+        self.require(fits, "slot_dim", slot_dim, f"a multiple of slot_heads = {slot_heads}")
+        known = class_conditional is False or (class_conditional is True and num_classes > 1)
+        wanted = "False: all pictures are of one class" if num_classes == 1 else "True or False"
+        self.require(known, "class_conditional", class_conditional, wanted)
+        self.height, self.width, self.slots = code_shape
+        self.positions = self.height * self.width
+        self.num_codes = num_codes
+        self.dropout = dropout
+        self.decoding = search.Settings()
+        self.codes = CodeEmbedding(self.slots, num_codes, dim, name="codes")
+        self.classes = Embedding(num_classes, dim, name="classes") if class_conditional else None
+        self.head = SlotHead(
+            self.codes, num_layers=slot_layers, dim=slot_dim, heads=slot_heads, dropout=dropout, name="head"
+        )
+        # Traced for each number of rows and each way to draw; the loops in it would be slow step by step.
+        self._sample = tf.function(self._draw, autograph=False)
+
+    @abc.abstractmethod
+    def contexts(self, embedded: tf.Tensor, labels: tf.Tensor, training: Training | None) -> tf.Tensor:
+        """Returns of each position what the codes before it say, [batch, positions, dim].
+
+        Args:
+          embedded: the positions' own codes, embedded, [batch, positions, dim].
+          labels: int32 [batch].
+        """
+
+    @abc.abstractmethod
+    def start(self, labels: tf.Tensor) -> State:
+        """Returns the caches before the first position, a nest of tensors of constant shape."""
+
+    @abc.abstractmethod
+    def step(
+        self, embedded: tf.Tensor, index: tf.Tensor, labels: tf.Tensor, state: State
+    ) -> tuple[tf.Tensor, State]:
+        """Returns the context [batch, dim] of position `index`, as `contexts` makes it, and the new caches.
+
+        Args:
+          embedded: the codes of the position before, embedded, [batch, dim]; zeros at the first.
+        """
+
+    def build_weights(self) -> None:
+        field = tf.zeros([1, self.height, self.width, self.slots], tf.int32)
+        self({"inputs": tf.zeros([1], tf.int32), "targets": field})
+
+    def call(self, features: Features, training: Training | None = None) -> ModelOutput:
+        """Teacher forcing: each code from the codes before it; all rows count."""
+        targets = features["targets"]
+        logits = self.logits(features, training)
+        codes = tf.cast(tf.size(targets), tf.float32)
+        correct = tf.argmax(logits, axis=-1, output_type=tf.int32) == targets
+        return ModelOutput(
+            logits=logits,
+            losses={"nll": LossTerm(tf.reduce_sum(self._nll(logits, targets)), codes)},
+            weight=codes,
+            statistics={},
+            metrics={"code_accuracy": LossTerm(tf.reduce_sum(tf.cast(correct, tf.float32)), codes)},
+        )
+
+    def logits(self, features: Features, training: Training | None = None) -> tf.Tensor:
+        """Returns float32 [batch, height, width, slots, num_codes], that of a code from the codes before it."""
+        targets = features["targets"]
+        parts = self.codes.parts(tf.reshape(targets, [-1, self.positions, self.slots]))
+        context = self.contexts(tf.reduce_sum(parts, axis=2), features["inputs"], training)
+        logits = self.head(context, parts, training=training)
+        return tf.reshape(logits, [-1, self.height, self.width, self.slots, self.num_codes])
+
+    def code_nll(self, features: Features) -> tf.Tensor:
+        """Returns -log P of each code given those before it in nats, float32 [batch, height, width, slots].
+
+        Their sum over a row is -log P(codes | label), exactly.
+        """
+        return self._nll(self.logits(features), features["targets"])
+
+    def infer(self, features: Features) -> Features:
+        """Samples a field for each label, at temperature 1 unless `decoding` names another.
+
+        Samples are told apart by "index" where the features have it, else by their place in the batch.
+        """
+        settings = self.decoding
+        outputs = self.sample(
+            features["inputs"],
+            features.get("index"),
+            seed=settings.seed,
+            temperature=settings.temperature or 1.0,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+        )
+        return {"outputs": outputs}
+
+    def sample(
+        self,
+        labels: tf.Tensor,
+        rows: tf.Tensor | None = None,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> tf.Tensor:
+        """Draws codes int32 [batch, height, width, slots], with caches, in one loop of a graph.
+
+        Args:
+          labels: int32 [batch]; looked at by a class-conditional prior alone.
+          rows: int32 [batch], the numbers of the samples: equal ones draw equal numbers. None means 0 .. batch - 1.
+          temperature: of the softmax that codes are drawn from; 0 takes the likeliest code each time.
+          top_k, top_p: see `search.Settings`.
+
+        Raises:
+          UserError: a value is out of range.
+        """
+        if rows is None:
+            rows = tf.range(tf.shape(labels)[0])
+        return self._sample(labels, rows, seed, temperature, top_k, top_p)
+
+    def generate(self, labels: tf.Tensor, choose: Choose) -> tf.Tensor:
+        """Has `choose(logits [batch, num_codes], number of the code in the field)` pick code after code.
+
+        Returns codes int32 [batch, height, width, slots].
+        """
+        batch, places = tf.shape(labels)[0], tf.range(self.positions)[:, None]
+
+        def body(index, embedded, codes, state):
+            context, state = self.step(embedded, index, labels, state)
+            chosen = self.head.generate(
+                context, lambda logits, slot: choose(logits, index * self.slots + slot)
+            )
+            codes = tf.where(places == index, chosen[:, None], codes)
+            return search.shaped_like(start, (index + 1, self.codes(chosen), codes, state))
+
+        nothing = tf.zeros([batch, self.positions, self.slots], tf.int32)
+        start = (tf.constant(0), tf.zeros_like(self.codes(nothing[:, 0])), nothing, self.start(labels))
+        codes = tf.while_loop(lambda index, *_: index < self.positions, body, start)[2]
+        return tf.reshape(codes, [-1, self.height, self.width, self.slots])
+
+    def _draw(self, labels, rows, seed, temperature, top_k, top_p) -> tf.Tensor:
+        settings = dataclasses.replace(
+            search.Settings.greedy(), seed=seed, temperature=temperature, top_k=top_k, top_p=top_p
+        )
+        choose = search.sampler(settings, tf.cast(rows, tf.uint32)) if temperature else search.likeliest
+        return self.generate(labels, choose)
+
+    def _nll(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        nll = losses.cross_entropy(tf.reshape(logits, [-1, self.num_codes]), tf.reshape(targets, [-1]))
+        return tf.reshape(nll, tf.shape(targets))
