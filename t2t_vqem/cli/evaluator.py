@@ -13,6 +13,8 @@ searches stand side by side.
         "latest=runs/latent_nat,checkpoint=latest"
     bin/evaluator --compare "NPD 4=runs/nat,decode.num_candidates=4,rerank=runs/teacher" runs/teacher
 
+A model of pictures is judged by bits per dimension; its pictures go to MODEL_DIR/pictures.
+
 Each run is given as [NAME=]RUN[,SETTING=VALUE]..., where a setting is a gin binding for this run alone, its
 checkpoint, or rerank, the run that chooses among its candidates; the same run may stand there several times.
 --gin_param, --checkpoint and --data_dir hold for all. The runs must share the texts of the split, not the
@@ -28,6 +30,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from absl import flags as absl_flags
 
 from t2t_vqem import config, files
@@ -37,6 +40,7 @@ from t2t_vqem.errors import UserError
 
 if TYPE_CHECKING:
     from t2t_vqem.evaluation import comparison
+    from t2t_vqem.training import runs
 
 flags.define("model_dir", "split", "usr_dir", "data_dir", "gin_param", "checkpoint", "output")
 flags.define("rerank_model_dir")
@@ -51,7 +55,8 @@ absl_flags.DEFINE_integer(
 absl_flags.DEFINE_boolean("compare", False, "compare the runs that are named behind the flags")
 FLAGS = flags.FLAGS
 
-_COMPARE_ALONE, _RUN_ALONE = ("output",), ("model_dir", "hypotheses", "latency", "rerank_model_dir")
+_TEXT_ALONE = ("hypotheses", "latency", "rerank_model_dir")
+_COMPARE_ALONE, _RUN_ALONE = ("output",), ("model_dir", *_TEXT_ALONE)
 
 
 def main(argv: list[str]) -> None:
@@ -71,14 +76,24 @@ def _evaluate() -> None:
     """Scores the run in --model_dir."""
     metadata = flags.configure_run()
 
-    from t2t_vqem.decoding import lines, rerank
-    from t2t_vqem.evaluation import latency
-    from t2t_vqem.evaluation.translation import TranslationEvaluator, evenly
-    from t2t_vqem.training import record, runs, summaries
+    from t2t_vqem.training import runs
 
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     splits = _splits(run.problem)
     runs.check_data(run)
+    reports = _evaluate_text(run, splits) if run.problem.content == "text" else _evaluate_other(run, splits)
+    for report in reports:
+        print(json.dumps(report, ensure_ascii=False))
+
+
+def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Translates the splits; returns a report of each."""
+    from t2t_vqem.decoding import lines, rerank
+    from t2t_vqem.evaluation import latency
+    from t2t_vqem.evaluation.translation import TranslationEvaluator, evenly
+    from t2t_vqem.training import record, summaries
+
+    metadata = run.metadata
     model = rerank.reranked(run, FLAGS.rerank_model_dir) if FLAGS.rerank_model_dir else run.model
     batching = {"boundaries": run.train_config.boundaries, "batch_tokens": run.train_config.batch_tokens}
     reports, searched = [], str(getattr(run.model, "decoding", ""))
@@ -114,8 +129,32 @@ def _evaluate() -> None:
         machine = record.machine_line(times["machine"])
         _print_table(f"latency, sentences of {splits[-1]}", times | {"machine": machine})
         reports[-1].update(times)
-    for report in reports:
-        print(json.dumps(report, ensure_ascii=False))
+    return reports
+
+
+def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any]]:
+    """Judges a model of pictures or codes on the splits; returns a report of each."""
+    from t2t_vqem.evaluation import evaluators, picture_grid
+    from t2t_vqem.training import summaries
+
+    for name in _TEXT_ALONE:
+        if FLAGS[name].value:
+            run.problem.require_content("text", f"--{name}")
+    metadata, reports = run.metadata, []
+    for split in splits:
+        evaluator = evaluators.make(run.problem, metadata.data_dir, split, run.train_config)
+        values = evaluator.evaluate(run.model, run.step)
+        figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, **summaries.figures(values)}
+        reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
+        _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
+        for key, picture in values.items():
+            if np.ndim(picture) == 3:
+                path = os.path.join(FLAGS.model_dir, "pictures", f"{split}_{key}.png")
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                files.write_atomic(path, picture_grid.png(picture))
+                print(f"  {key:32} {path}")
+        config.update_results(FLAGS.model_dir, f"eval/{split}", figures)
+    return reports
 
 
 def _compare(texts: Sequence[str]) -> None:

@@ -22,24 +22,28 @@ from t2t_vqem.problems.problem import Problem
 class CodesEvaluator:
     """Evaluates priors on one split of a problem of codes; a model is traced once."""
 
+    main_metric = "prior_bits_per_dim"
+
     def __init__(
         self,
         problem: Problem,
         data_dir: str,
         split: str,
         *,
-        batching: Batching,
+        batch_tokens: int,
         max_examples: int | None = None,
     ):
         """Reads the split once, for the floors.
 
         Args:
           problem: one of codes: it has `train_counts(data_dir)`.
+          batch_tokens: codes of a batch.
           max_examples: takes this many fields, evenly spaced over the split; None or 0 takes all.
 
         Raises UserError if the problem has no such split or its data is missing.
         """
         manifest = problem.manifest(data_dir)
+        batching = Batching(batch_tokens=batch_tokens, boundaries=(1,))
         self._dataset = problem.dataset(split, data_dir, batching, training=False)
         self._chosen = evenly(manifest["splits"][split]["examples"], max_examples)
         self._numbers = math.prod(manifest["image_shape"])  # of a picture

@@ -1,8 +1,8 @@
 """Which evaluator judges the models of which problems."""
 
 from t2t_vqem.evaluation.codes import CodesEvaluator
+from t2t_vqem.evaluation.image import ImageEvaluator
 from t2t_vqem.evaluation.translation import TranslationEvaluator
-from t2t_vqem.problems.batches import Batching
 from t2t_vqem.problems.problem import Problem
 from t2t_vqem.training.train_config import TrainConfig
 from t2t_vqem.training.trainer import Evaluator
@@ -19,14 +19,9 @@ def make(
     Raises:
       UserError: the problem has no such split, or its data are missing.
     """
+    sizes = {"batch_tokens": config.batch_tokens, "max_examples": max_examples}
+    if problem.content == "images":
+        return ImageEvaluator(problem, data_dir, split, **sizes)
     if problem.content == "codes":
-        batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
-        return CodesEvaluator(problem, data_dir, split, batching=batching, max_examples=max_examples)
-    return TranslationEvaluator(
-        problem,
-        data_dir,
-        split,
-        boundaries=config.boundaries,
-        batch_tokens=config.batch_tokens,
-        max_examples=max_examples,
-    )
+        return CodesEvaluator(problem, data_dir, split, **sizes)
+    return TranslationEvaluator(problem, data_dir, split, boundaries=config.boundaries, **sizes)

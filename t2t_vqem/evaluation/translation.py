@@ -40,6 +40,8 @@ class TranslationEvaluator:
       sources, references: the raw texts that are evaluated.
     """
 
+    main_metric = "bleu"
+
     def __init__(
         self,
         problem: Problem,

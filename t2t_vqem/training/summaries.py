@@ -98,11 +98,16 @@ class Events:
                     write(f"codebook/{name}/{key}", value)
 
     def evaluation(self, step: int, name: str, values: Mapping[str, Value]) -> None:
-        """Writes an evaluator's values: numbers as scalars, texts as Markdown, arrays as histograms."""
+        """Writes an evaluator's values: numbers, texts as Markdown, arrays as histograms.
+
+        An array of three dimensions is a picture, uint8 [height, width, channels].
+        """
         with self._writer.as_default(step):
             for key, value in values.items():
                 if isinstance(value, str):
                     tf.summary.text(f"{name}/{key}", value)
+                elif np.ndim(value) == 3:
+                    tf.summary.image(f"{name}/{key}", value[None])
                 elif np.ndim(value):
                     tf.summary.histogram(f"{name}/{key}", value)
                 else:

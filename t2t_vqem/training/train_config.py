@@ -53,7 +53,7 @@ class TrainConfig:
         events; in [0, 1), 0 tells nothing.
       keep_last: checkpoints kept beside the best.
       best_metric: metric of the first evaluator by which the best checkpoint is kept, raw or averaged weights
-        as it turns out; "" keeps none.
+        as it turns out; "auto" is the one that the evaluator thinks most of, "" keeps none.
       best_mode: whether "max" or "min" of it is best; "auto" goes by its name.
       early_stop_patience: evaluations without a new best before training ends; 0 means never.
       dtype: "float32", "bfloat16" (the Keras policy mixed_bfloat16) or "auto", the faster on the device at hand.
@@ -76,7 +76,7 @@ class TrainConfig:
     log_every: int = 100
     live_codes_alarm: float = 0.1
     keep_last: int = 3
-    best_metric: str = "bleu"
+    best_metric: str = "auto"
     best_mode: str = "auto"
     early_stop_patience: int = 0
     dtype: str = "auto"

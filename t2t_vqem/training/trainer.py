@@ -1,6 +1,7 @@
 """The trainer: a problem, a model and a configuration in, a `model_dir` that says everything out."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,10 +30,16 @@ _RAW, _EMA = "raw", "ema"
 
 
 class Evaluator(Protocol):
-    """Judges a model; the trainer itself knows no metric."""
+    """Judges a model; the trainer itself knows no metric.
+
+    Attributes:
+      main_metric: the name of the value that says most.
+    """
+
+    main_metric: str
 
     def evaluate(self, model: Model, step: int) -> Mapping[str, summaries.Value]:
-        """Returns named values: numbers, texts (samples), one-dimensional arrays (histograms)."""
+        """Returns named values: numbers, texts, one-dimensional arrays (histograms), pictures."""
 
 
 class Trainer:
@@ -60,6 +67,9 @@ class Trainer:
           build_model: makes the model, without its variables.
           evaluators: by the name their values go under (the split, say); `best_metric` is the first one's.
         """
+        if config.best_metric == "auto":
+            metrics = [evaluator.main_metric for evaluator in (evaluators or {}).values()]
+            config = dataclasses.replace(config, best_metric=metrics[0] if metrics else "")
         self.config = config
         self._problem = problem
         self._data_dir = data_dir

@@ -1,0 +1,194 @@
+"""How well a model of pictures codes a split: bits per dimension, likeness, usage of the codes, pictures.
+
+A dimension is a number of a picture: 32 x 32 x 3 = 3,072 of them for CIFAR-10. With z the codes of a picture x,
+-log2 P(x | z) - log2 P(z) is an upper bound of -log2 P(x), for P(x) sums over all z. The figures of both terms are over
+the same dimensions, so that they add: `bits_per_dim` is their sum.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from t2t_vqem.evaluation import codebook, picture_grid
+from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.models.model import Features, Model
+from t2t_vqem.problems.batches import Batching
+from t2t_vqem.problems.problem import Problem
+
+Value = float | str | np.ndarray
+PriorNats = Callable[[Features], tf.Tensor]
+"""{"inputs": labels int32 [batch], "targets": codes int32 [batch, h, w, slots]} -> -log P(codes), float32 [batch]."""
+
+_SHOWN = 16  # pictures beside their reconstructions
+_COLUMNS = 8
+_SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # on the way from one picture to another
+_PATCHES = 16  # codes of a slot whose patches are shown
+
+
+class ImageEvaluator:
+    """Evaluates models of pictures on one split of a problem.
+
+    A model's `infer` gives "outputs", "codes" and "nats", see `models.vqvae.VQVAE`.
+    """
+
+    main_metric = "bits_per_dim"
+
+    def __init__(
+        self,
+        problem: Problem,
+        data_dir: str,
+        split: str,
+        *,
+        batch_tokens: int,
+        max_examples: int | None = None,
+    ):
+        """Reads nothing but the split's size yet.
+
+        Args:
+          batch_tokens: numbers of the pictures of a batch.
+          max_examples: takes this many pictures, evenly spaced over the split; None or 0 takes all.
+
+        Raises UserError if the problem has no such split or its data are missing.
+        """
+        self._batching = Batching(batch_tokens=batch_tokens, boundaries=(1,))
+        self._rows = self._batching.rows(math.prod(problem.dimensions(data_dir)["image_shape"]))
+        self._dataset = problem.dataset(split, data_dir, self._batching, training=False)
+        count = problem.manifest(data_dir)["splits"][split]["examples"]
+        self._chosen = set(evenly(count, max_examples))
+        self._traced: tuple[Model, Callable] | None = None
+
+    def evaluate(self, model: Model, step: int) -> Mapping[str, Value]:
+        """Returns the figures of `model` by name, under a uniform prior; see `evaluate_with_prior`."""
+        del step  # the caller's, to file the values under
+        return self.evaluate_with_prior(model)
+
+    def evaluate_with_prior(
+        self, model: Model, prior: PriorNats | None = None, name: str = "uniform"
+    ) -> Mapping[str, Value]:
+        """Returns the figures of `model` by name.
+
+        Floats: `reconstruction_bits_per_dim`, `prior_bits_per_dim` and their sum `bits_per_dim`, an upper bound;
+        `psnr` in dB and `ssim`, means over the pictures; every loss and metric of the forward pass, as a mean over
+        the split; `codebook.usage`. Text: `bits_per_dim_signature`. Array: `code_histogram`, int64
+        [slots, num_codes]. Pictures: `reconstructions` (a row of originals, below it what became of them),
+        `interpolations` and `patches` (what the codes of the first slot stand for, the most frequent first: the mean
+        of the places in the pictures that had them).
+
+        Args:
+          prior: of the codes; None takes all codes as equally likely.
+          name: of the prior, for the signature.
+        """
+        if self._traced is None or self._traced[0] is not model:
+            self._traced = (model, tf.function(lambda batch: _look(model, batch), autograph=False))
+        sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+        counts, patches, shown = 0, _Patches(model), []
+        for batch in self._batches():
+            found, terms = self._traced[1](batch)
+            for term, (total, weight) in terms.items():
+                sums[term] += [float(total), float(weight)]
+            codes, pictures = found["codes"].numpy(), batch["targets"].numpy()
+            nats = prior({"inputs": batch["inputs"], "targets": found["codes"]}) if prior else None
+            sums["prior"] += [0.0 if nats is None else float(tf.reduce_sum(nats)), len(codes)]
+            for key in ("psnr", "ssim", "nats"):
+                sums[key] += [float(tf.reduce_sum(found[key])), len(codes)]
+            counts += codebook.code_counts(codes, np.ones(codes.shape[:-1], bool), model.num_codes)
+            patches.add(pictures, codes[..., 0])
+            if sum(map(len, (pair[0] for pair in shown))) < _SHOWN:
+                shown.append((pictures, found["outputs"].numpy(), batch["inputs"].numpy()))
+        means: dict[str, float] = {key: total / weight for key, (total, weight) in sums.items() if weight > 0}
+        numbers, latents = math.prod(model.image_shape), math.prod(model.code_shape)
+        of_prior, of_picture = means.pop("prior"), means.pop("nats")
+        if prior is None:
+            of_prior = latents * math.log(model.num_codes)
+        bits = {
+            "reconstruction_bits_per_dim": of_picture / numbers / math.log(2),
+            "prior_bits_per_dim": of_prior / numbers / math.log(2),
+        }
+        return {
+            "bits_per_dim": sum(bits.values()),
+            **bits,
+            **means,
+            **codebook.usage(counts),
+            "bits_per_dim_signature": (
+                f"upper bound|dims:{numbers}|codes:{latents}|K:{model.num_codes}|prior:{name}"
+            ),
+            "code_histogram": counts,
+            **_pictures(model, shown),
+            "patches": patches.picture(counts[0]),
+        }
+
+    def _batches(self) -> Iterator[dict[str, tf.Tensor]]:
+        """Yields the chosen pictures in batches of equal size, but for the last."""
+        waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        for batch in self._dataset.as_numpy_iterator():
+            for row, index in enumerate(batch["index"].tolist()):
+                if index in self._chosen:  # rows of padding have index -1
+                    waiting.append((batch["inputs"][row], batch["targets"][row]))
+                if len(waiting) == self._rows:
+                    yield _stacked(waiting)
+                    waiting = []
+        if waiting:
+            yield _stacked(waiting)
+
+
+class _Patches:
+    """Sums of the places in pictures that had each code of the first slot."""
+
+    def __init__(self, model: Model):
+        (height, width, channels), (rows, columns, _) = model.image_shape, model.code_shape
+        self._size = -(-height // rows), -(-width // columns)
+        self._field = rows, columns
+        self._sums = np.zeros([model.num_codes, *self._size, channels])
+
+    def add(self, pictures: np.ndarray, codes: np.ndarray) -> None:
+        """Adds `pictures` uint8 [batch, height, width, channels] with `codes` [batch, rows, columns]."""
+        (high, wide), (rows, columns) = self._size, self._field
+        room = [(0, rows * high - pictures.shape[1]), (0, columns * wide - pictures.shape[2])]
+        whole = np.pad(pictures, [(0, 0), *room, (0, 0)], mode="edge")
+        split = whole.reshape(len(whole), rows, high, columns, wide, -1).transpose(0, 1, 3, 2, 4, 5)
+        flat = split.reshape(-1, high * wide * split.shape[-1])
+        order = np.argsort(codes, axis=None, kind="stable")
+        used, starts = np.unique(codes.ravel()[order], return_index=True)
+        self._sums[used] += np.add.reduceat(flat[order].astype(np.float64), starts).reshape(
+            -1, *self._sums.shape[1:]
+        )
+
+    def picture(self, counts: np.ndarray) -> np.ndarray:
+        """Returns the mean patches of the most frequent codes, `counts` [num_codes] being how often they came."""
+        chosen = np.argsort(-counts, kind="stable")[:_PATCHES]
+        means = self._sums[chosen] / np.maximum(counts[chosen], 1)[:, None, None, None]
+        scale = max(1, 16 // self._size[0])
+        return picture_grid.grid(np.rint(means).astype(np.uint8)[None], scale)
+
+
+def _look(model: Model, batch: Features) -> tuple[Features, dict[str, tuple[tf.Tensor, tf.Tensor]]]:
+    output, found = model(batch, training=None), model.infer(batch)
+    likeness = {
+        "psnr": tf.image.psnr(batch["targets"], found["outputs"], 255),
+        "ssim": tf.image.ssim(batch["targets"], found["outputs"], 255),
+    }
+    return found | likeness, {**output.losses, **output.metrics}
+
+
+def _pictures(model: Model, shown: list[tuple[np.ndarray, ...]]) -> dict[str, np.ndarray]:
+    originals, rebuilt, labels = (np.concatenate(part)[:_SHOWN] for part in zip(*shown, strict=True))
+    columns = min(_COLUMNS, len(originals))
+    half = len(originals) // 2
+    found = {"reconstructions": picture_grid.beside((originals, rebuilt), columns, scale=2)}
+    if half:
+        between = model.interpolate(
+            tf.constant(originals[:half]),
+            tf.constant(originals[half : 2 * half]),
+            _SHARES,
+            tf.constant(labels[:half]),
+        )
+        found["interpolations"] = picture_grid.grid(between.numpy(), scale=2)
+    return found
+
+
+def _stacked(rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, tf.Tensor]:
+    labels, pictures = zip(*rows, strict=True)
+    return {"inputs": tf.constant(np.stack(labels)), "targets": tf.constant(np.stack(pictures))}
