@@ -91,8 +91,8 @@ class Training(Draws):
         self._calls += 1
         # A stream of its own: the numbers of the new rows are those of other rows of the batch as a whole.
         finer._stream = _mix(self._stream + tf.constant(self._calls * 0x85EBCA6B % 2**32, tf.uint32))
-        places = self._rows[:, None] * tf.constant(parts, tf.uint32) + tf.range(parts, dtype=tf.uint32)
-        finer._rows = tf.reshape(places, [-1])
+        places = tf.cast(tf.range(parts), tf.uint32)[None]
+        finer._rows = tf.reshape(self._rows[:, None] * tf.constant(parts, tf.uint32) + places, [-1])
         finer.global_rows = self.global_rows * parts
         return finer
 

@@ -25,6 +25,23 @@ def test_steps_seeds_rows_and_call_sites_draw_differently():
             assert abs(np.corrcoef(np.ravel(left), np.ravel(right))[0, 1]) < 0.15
 
 
+def test_rows_that_are_split_draw_numbers_of_their_own_in_any_part_of_the_batch():
+    whole = training()
+    before, finer = whole.uniform([8, 50]), whole.split(5)
+    after = whole.uniform([8, 50])
+    drawn = finer.uniform([40, 50]).numpy()
+    assert finer.global_rows == 40
+    assert len(np.unique(drawn)) > 0.99 * drawn.size
+    parts = []
+    for rows in (range(4), range(4, 8)):
+        part = training(rows)
+        part.uniform([4, 50])
+        parts.append(part.split(5).uniform([20, 50]))
+    np.testing.assert_array_equal(drawn, np.concatenate(parts))
+    for other in (before, after):
+        assert abs(np.corrcoef(np.ravel(drawn[:8]), np.ravel(other))[0, 1]) < 0.15
+
+
 def test_the_numbers_are_uniform_and_neighbours_are_independent():
     draws = training(range(500)).uniform([500, 400]).numpy()
     assert draws.min() > 0.0

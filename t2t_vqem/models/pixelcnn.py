@@ -89,7 +89,7 @@ class PixelCNN(PriorModel):
         for layer, label in zip(self.layers, self._labels(labels), strict=True):
             above, before, skip = layer(above, before, label[:, None, None], training=training)
             skips.append(skip)
-        return tf.reshape(self._context(skips), [-1, self.positions, self.dim])
+        return tf.reshape(self._context([*skips, before]), [-1, self.positions, self.dim])
 
     def start(self, labels: tf.Tensor) -> Caches:
         batch = tf.shape(labels)[0]
@@ -125,7 +125,7 @@ class PixelCNN(PriorModel):
             columns.append(window)
             before, skip = layer.column(window, tf.gather(above, column, axis=1), label)
             skips.append(skip)
-        return self._context(skips), Caches(row, rows, projected, columns)
+        return self._context([*skips, before]), Caches(row, rows, projected, columns)
 
     def _begin_row(
         self, row: tf.Tensor, rows: list[tf.Tensor], biases: list[tf.Tensor]
@@ -146,5 +146,5 @@ class PixelCNN(PriorModel):
         embedded = self.classes(labels)
         return [dense(embedded) for dense in self.labels]
 
-    def _context(self, skips: list[tf.Tensor]) -> tf.Tensor:
-        return self.out(tf.nn.relu(tf.add_n(skips)))
+    def _context(self, outputs: list[tf.Tensor]) -> tf.Tensor:
+        return self.out(tf.nn.relu(tf.add_n(outputs)))
