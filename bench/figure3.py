@@ -9,7 +9,6 @@ means over seeds with their range. --picture draws from the JSON alone.
 """
 
 import argparse
-import collections
 import io
 import itertools
 import json
@@ -51,23 +50,13 @@ def train(run: pathlib.Path, e_step: str, start: str, seed: int, options: argpar
     subprocess.run(command, check=True)
 
 
-def series(rows: list[dict], key: str) -> dict[tuple[str, str], dict[int, list[float]]]:
-    """Returns (E-step, start) -> step -> the values of `key`, one a seed."""
-    found = collections.defaultdict(lambda: collections.defaultdict(list))
-    for row in rows:
-        e_step, start, _ = row["name"].split("; ")
-        for point in row["curve"]:
-            found[e_step, start][point["step"]].append(point[key])
-    return found
-
-
 def picture(rows: list[dict]) -> bytes:
     """Returns a PNG with a panel for each of PANELS."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for (e_step, start), points in series(rows, key).items():
+        for (e_step, start), points in results.over_seeds(rows, key).items():
             steps = sorted(points)
             values = [points[step] for step in steps]
             style = {"color": COLOURS[e_step], "linestyle": "-" if start == "data" else "--"}

@@ -4,11 +4,12 @@
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode, bottleneck) and
+docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode, bottleneck, figure3) and
 <!-- end -->. It needs no TensorFlow.
 """
 
 import argparse
+import collections
 import json
 import pathlib
 import re
@@ -113,6 +114,44 @@ def curve(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def over_seeds(rows: list[dict], key: str) -> dict[tuple[str, str], dict[int, list[float]]]:
+    """Returns (E-step, start) -> step -> the values of `key`, one a seed, of the runs of bench/figure3.py."""
+    found = collections.defaultdict(lambda: collections.defaultdict(list))
+    for entry in rows:
+        e_step, start, _ = entry["name"].split("; ")
+        for point in entry["curve"]:
+            found[e_step, start][point["step"]].append(point[key])
+    return found
+
+
+def figure3_table(rows: list[dict]) -> str:
+    """Returns Markdown: the runs of bench/figure3.py at some of their steps, means over the seeds with their range."""
+    keys = {"BLEU from true latents": "reconstruction_bleu", "codes in use": "live_codes"}
+    keys |= {"perplexity": "codebook_perplexity"}
+    series = {title: over_seeds(rows, key) for title, key in keys.items()}
+    steps = sorted({step for points in next(iter(series.values())).values() for step in points})
+    shown = [steps[0], steps[len(steps) // 4], steps[len(steps) // 2], steps[-1]]
+    head = ["E-step", "start", "seeds", *(f"{title}, step {step}" for title in keys for step in shown)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, points in next(iter(series.values())).items():
+        cells = []
+        for of_key in series.values():
+            for values in (of_key[name][step] for step in shown):
+                digits = 1 if max(values) < 100 else 0
+                low, mean, high = (
+                    f"{x:.{digits}f}" for x in (min(values), sum(values) / len(values), max(values))
+                )
+                cells.append(mean if low == high else f"{mean} ({low} to {high})")
+        lines.append("| " + " | ".join([*name, str(len(points[shown[-1]])), *cells]) + " |")
+    seconds = sorted(entry["seconds"] + entry["evaluation_seconds"] for entry in rows)
+    machine = rows[0]["machine"]
+    lines.append(
+        f"\n{len(rows)} runs of {rows[0]['steps']} steps, {seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each on "
+        f"one core of {machine['cpu']} (shared); the first: `{rows[0]['command']}`."
+    )
+    return "\n".join(lines)
+
+
 def step_table(report: dict) -> str:
     """Returns Markdown: the variants of bench/train_step.py, the fastest first."""
     timed = [entry for entry in report["rows"] if "tokens_per_second" in entry]
@@ -186,6 +225,7 @@ MAKERS = {
     "curve": curve,
     "train_step": step_table,
     "decode": decode_table,
+    "figure3": figure3_table,
 }
 
 

@@ -48,20 +48,20 @@ def write_atomic(path: str, data: str | bytes) -> None:
                 os.unlink(temporary)
 
 
-def check_new(path: str) -> None:
+def check_new(path: str, flag: str = "output_dir") -> None:
     """Raises UserError if there is something at `path` that a new folder would have to replace."""
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
-        raise UserError(f'--output_dir "{path}" exists and is no empty folder; choose another')
+        raise UserError(f'--{flag} "{path}" exists and is no empty folder; choose another')
 
 
 @contextlib.contextmanager
-def new_folder(path: str) -> Iterator[str]:
+def new_folder(path: str, flag: str = "output_dir") -> Iterator[str]:
     """Yields a folder beside `path` that is renamed to it when the block ends, or removed on an error.
 
     Raises:
       UserError: see `check_new`; or the folder cannot be made.
     """
-    check_new(path)
+    check_new(path, flag)
     path = os.path.realpath(path)
     parent, name = os.path.split(path)
     with _writing(path):

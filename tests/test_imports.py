@@ -9,7 +9,17 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "t2t_vqem"
 
-FOUNDATIONS = {"errors", "files", "progress", "fusion", "context", "registry", "config", "search"}
+FOUNDATIONS = {
+    "errors",
+    "files",
+    "progress",
+    "picture_file",
+    "fusion",
+    "context",
+    "registry",
+    "config",
+    "search",
+}
 BUILDING_BLOCKS = {
     "errors",
     "fusion",
@@ -23,12 +33,13 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "progress": set(),
+    "picture_file": set(),
     "fusion": set(),
     "context": {"fusion"},
     "search": {"errors", "context"},
     "registry": {"errors"},
     "config": {"errors", "files", "registry"},
-    "problems": {"errors", "files", "progress", "registry", "config"},
+    "problems": {"errors", "files", "progress", "picture_file", "registry", "config"},
     "layers": BUILDING_BLOCKS,
     "bottlenecks": BUILDING_BLOCKS | {"layers"},
     "models": FOUNDATIONS | {"layers", "bottlenecks"},

@@ -1,8 +1,13 @@
 """Translates lines of text with a trained model: one output line for each input line, and nothing else.
 
+With a model of pictures (the last two commands) it rebuilds the pictures of a folder from their codes, or draws new
+ones from a prior over the codes; the lines of the output are the files it wrote.
+
     bin/decoder --model_dir=run --input=test.en --output=test.de
     echo "A man rides a bicycle." | bin/decoder --model_dir=run
     bin/decoder --model_dir=run                         # at a terminal: a prompt
+    bin/decoder --model_dir=vqvae --input=pictures --output=rebuilt
+    bin/decoder --model_dir=vqvae --prior_model_dir=prior --samples=64 --output=drawn
 
 --input may be gzipped. It is read through before anything is translated, and --output appears whole or not at
 all. From a pipe, whatever lines have arrived are translated together and written at once, so that a process
@@ -12,34 +17,95 @@ empty line; one that is too long for the model is cut, and stderr says at the en
 
 import contextlib
 import itertools
+import os
 import sys
 from collections.abc import Callable, Iterable
 
 from absl import flags as absl_flags
 
+from t2t_vqem import config, files, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
 
 flags.define("model_dir", "usr_dir", "gin_param", "checkpoint", "output", "rerank_model_dir")
+flags.define("prior_model_dir")
 absl_flags.DEFINE_boolean(
     "candidates",
     False,
     "print every candidate as NUMBER<tab>LOG PROBABILITY<tab>TEXT, the best of each line first",
 )
-absl_flags.DEFINE_string("input", None, "the file to translate, gzipped or not; stdin if not given")
+absl_flags.DEFINE_string(
+    "input",
+    None,
+    "the file to translate, gzipped or not; stdin if not given. Of pictures, a file or a folder of them",
+)
+absl_flags.DEFINE_integer("samples", None, "how many pictures to draw", lower_bound=1)
 absl_flags.DEFINE_boolean("interactive", False, "prompt for each line, as is done when stdin is a terminal")
 FLAGS = flags.FLAGS
+
+
+_OF_TEXT, _OF_PICTURES = ("candidates", "interactive", "rerank_model_dir"), ("samples", "prior_model_dir")
 
 
 def main(argv: list[str]) -> None:
     """Flags to library calls."""
     del argv
+    metadata = flags.configure_run()
+    problem = registry.problems.get(metadata.problem)()
+    if problem.content == "codes":
+        raise UserError(
+            "bin/decoder takes a prior by --prior_model_dir, and by --model_dir the model of pictures"
+        )
+    text = problem.content == "text"
+    for name in _OF_PICTURES if text else _OF_TEXT:
+        if FLAGS[name].value:
+            problem.require_content("images" if text else "text", f"--{name}")
+    (_translate if text else _pictures)(metadata)
+
+
+def _pictures(metadata: config.RunMetadata) -> None:
+    """Rebuilds the pictures in --input, or draws --samples of them, into the folder --output."""
+    from t2t_vqem import search
+    from t2t_vqem.decoding import pictures, prior
+    from t2t_vqem.evaluation import picture_grid
+    from t2t_vqem.training import runs
+
+    if bool(FLAGS.input) == bool(FLAGS.samples):
+        raise UserError(
+            "for pictures give --input=FOLDER to rebuild, or --samples=NUMBER to draw, one of the two"
+        )
+    if bool(FLAGS.samples) != bool(FLAGS.prior_model_dir):
+        raise UserError(
+            "--samples are drawn from a prior over the codes: give it by --prior_model_dir, and both"
+        )
+    flags.require("output")
+    files.check_new(FLAGS.output, "output")
+    found = pictures.paths(FLAGS.input) if FLAGS.input else []
+    drawing = pictures.settings_of(search.Settings())
+    run, digest = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    if FLAGS.samples:
+        drawn_from = prior.open_prior(FLAGS.prior_model_dir, run, digest).model
+        classes = run.metadata.dimensions["num_classes"]
+        drawn = pictures.samples(run.model, drawn_from, FLAGS.samples, num_classes=classes, **drawing)
+        digits = len(str(FLAGS.samples - 1))
+        made = (pictures.Picture(f"{n:0{digits}}", pixels) for n, pixels in enumerate(drawn))
+    else:
+        made = (new for new, _ in pictures.rebuilt(run.model, pictures.read(found, run.model.image_shape)))
+    names = []
+    with files.new_folder(FLAGS.output, "output") as folder:
+        for picture in made:
+            names.append(f"{picture.name}.png")
+            files.write_atomic(os.path.join(folder, names[-1]), picture_grid.png(picture.pixels))
+    _print(os.path.join(FLAGS.output, name) for name in names)
+
+
+def _translate(metadata: config.RunMetadata) -> None:
+    """Translates --input, or what comes in, line by line."""
     from t2t_vqem.decoding import lines, rerank
     from t2t_vqem.decoding.translator import WINDOW_LINES, Translator
     from t2t_vqem.training import runs
 
-    flags.require("model_dir")
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(contextlib.closing(lines.TextInput(FLAGS.input)))
         interactive = FLAGS.interactive or source.is_terminal
@@ -50,11 +116,13 @@ def main(argv: list[str]) -> None:
         if FLAGS.output:
             write = stack.enter_context(lines.NewFile(FLAGS.output)).write
 
-        run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, flags.configure_run())
-        config = run.train_config
+        run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
         model = rerank.reranked(run, FLAGS.rerank_model_dir) if FLAGS.rerank_model_dir else run.model
         translator = Translator(
-            model, run.vocabulary, boundaries=config.boundaries, batch_tokens=config.batch_tokens
+            model,
+            run.vocabulary,
+            boundaries=run.train_config.boundaries,
+            batch_tokens=run.train_config.batch_tokens,
         )
         if whole:
             windows = lines.windows(source.lines(), WINDOW_LINES)

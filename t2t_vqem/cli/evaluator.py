@@ -13,7 +13,8 @@ searches stand side by side.
         "latest=runs/latent_nat,checkpoint=latest"
     bin/evaluator --compare "NPD 4=runs/nat,decode.num_candidates=4,rerank=runs/teacher" runs/teacher
 
-A model of pictures is judged by bits per dimension; its pictures go to MODEL_DIR/pictures.
+A model of pictures is judged by bits per dimension, with --prior_model_dir=RUN under that prior over its codes instead
+of the uniform one; its pictures go to MODEL_DIR/pictures.
 
 Each run is given as [NAME=]RUN[,SETTING=VALUE]..., where a setting is a gin binding for this run alone, its
 checkpoint, or rerank, the run that chooses among its candidates; the same run may stand there several times.
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from t2t_vqem.training import runs
 
 flags.define("model_dir", "split", "usr_dir", "data_dir", "gin_param", "checkpoint", "output")
-flags.define("rerank_model_dir")
+flags.define("rerank_model_dir", "prior_model_dir")
 absl_flags.DEFINE_string("hypotheses", None, "a file to write the translations to; for one split")
 absl_flags.DEFINE_boolean("latency", False, "also time the translation of one sentence and of batches of 32")
 absl_flags.DEFINE_integer(
@@ -56,7 +57,7 @@ absl_flags.DEFINE_boolean("compare", False, "compare the runs that are named beh
 FLAGS = flags.FLAGS
 
 _TEXT_ALONE = ("hypotheses", "latency", "rerank_model_dir")
-_COMPARE_ALONE, _RUN_ALONE = ("output",), ("model_dir", *_TEXT_ALONE)
+_COMPARE_ALONE, _RUN_ALONE = ("output",), ("model_dir", "prior_model_dir", *_TEXT_ALONE)
 
 
 def main(argv: list[str]) -> None:
@@ -135,15 +136,25 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
 def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any]]:
     """Judges a model of pictures or codes on the splits; returns a report of each."""
     from t2t_vqem.evaluation import evaluators, picture_grid
-    from t2t_vqem.training import summaries
+    from t2t_vqem.training import checkpoints, summaries
 
     for name in _TEXT_ALONE:
         if FLAGS[name].value:
             run.problem.require_content("text", f"--{name}")
-    metadata, reports = run.metadata, []
+    metadata, reports, prior = run.metadata, [], None
+    if FLAGS.prior_model_dir:
+        from t2t_vqem.decoding import prior as priors
+
+        run.problem.require_content("images", "--prior_model_dir")
+        digest = checkpoints.digest(checkpoints.find(FLAGS.model_dir, FLAGS.checkpoint))
+        prior = priors.open_prior(FLAGS.prior_model_dir, run, digest)
     for split in splits:
         evaluator = evaluators.make(run.problem, metadata.data_dir, split, run.train_config)
-        values = evaluator.evaluate(run.model, run.step)
+        values = (
+            evaluator.evaluate_with_prior(run.model, prior)
+            if prior
+            else evaluator.evaluate(run.model, run.step)
+        )
         figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, **summaries.figures(values)}
         reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
         _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
@@ -153,7 +164,8 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 files.write_atomic(path, picture_grid.png(picture))
                 print(f"  {key:32} {path}")
-        config.update_results(FLAGS.model_dir, f"eval/{split}", figures)
+        name = f"{split} (prior {prior.name})" if prior else split
+        config.update_results(FLAGS.model_dir, f"eval/{name}", figures)
     return reports
 
 

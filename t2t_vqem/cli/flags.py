@@ -59,6 +59,11 @@ _DEFINITIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
         None,
         "a run of transformer that chooses among the candidates of decode.num_candidates or decode.beam_size",
     ),
+    "prior_model_dir": (
+        absl_flags.DEFINE_string,
+        None,
+        "for pictures: a run of a prior (latent_prior, pixelcnn) over the codes of the run in --model_dir",
+    ),
     "train_steps": (
         absl_flags.DEFINE_integer,
         None,

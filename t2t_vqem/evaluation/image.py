@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import tensorflow as tf
 
+from t2t_vqem.decoding import pictures as drawing
+from t2t_vqem.decoding.prior import Prior
 from t2t_vqem.evaluation import codebook, picture_grid
 from t2t_vqem.evaluation.translation import evenly
 from t2t_vqem.models.model import Features, Model
@@ -19,12 +21,10 @@ from t2t_vqem.problems.batches import Batching
 from t2t_vqem.problems.problem import Problem
 
 Value = float | str | np.ndarray
-PriorNats = Callable[[Features], tf.Tensor]
-"""{"inputs": labels int32 [batch], "targets": codes int32 [batch, h, w, slots]} -> -log P(codes), float32 [batch]."""
-
 _SHOWN = 16  # pictures beside their reconstructions
 _COLUMNS = 8
 _SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # on the way from one picture to another
+_TEMPERATURES = (0.6, 0.8, 1.0)  # that samples are drawn at, a row each
 _PATCHES = 16  # codes of a slot whose patches are shown
 
 
@@ -54,7 +54,9 @@ class ImageEvaluator:
         Raises UserError if the problem has no such split or its data are missing.
         """
         self._batching = Batching(batch_tokens=batch_tokens, boundaries=(1,))
-        self._rows = self._batching.rows(math.prod(problem.dimensions(data_dir)["image_shape"]))
+        dimensions = problem.dimensions(data_dir)
+        self._classes = dimensions["num_classes"]
+        self._rows = self._batching.rows(math.prod(dimensions["image_shape"]))
         self._dataset = problem.dataset(split, data_dir, self._batching, training=False)
         count = problem.manifest(data_dir)["splits"][split]["examples"]
         self._chosen = set(evenly(count, max_examples))
@@ -65,24 +67,22 @@ class ImageEvaluator:
         del step  # the caller's, to file the values under
         return self.evaluate_with_prior(model)
 
-    def evaluate_with_prior(
-        self, model: Model, prior: PriorNats | None = None, name: str = "uniform"
-    ) -> Mapping[str, Value]:
+    def evaluate_with_prior(self, model: Model, prior: Prior | None = None) -> Mapping[str, Value]:
         """Returns the figures of `model` by name.
 
         Floats: `reconstruction_bits_per_dim`, `prior_bits_per_dim` and their sum `bits_per_dim`, an upper bound;
         `psnr` in dB and `ssim`, means over the pictures; every loss and metric of the forward pass, as a mean over
         the split; `codebook.usage`. Text: `bits_per_dim_signature`. Array: `code_histogram`, int64
         [slots, num_codes]. Pictures: `reconstructions` (a row of originals, below it what became of them),
-        `interpolations` and `patches` (what the codes of the first slot stand for, the most frequent first: the mean
-        of the places in the pictures that had them).
+        `interpolations`; `patches` (what the codes of the first slot stand for, the most frequent first: the mean
+        of the places in the pictures that had them); with a prior `samples`, a row for each temperature.
 
         Args:
           prior: of the codes; None takes all codes as equally likely.
-          name: of the prior, for the signature.
         """
         if self._traced is None or self._traced[0] is not model:
             self._traced = (model, tf.function(lambda batch: _look(model, batch), autograph=False))
+        nats_of = tf.function(prior.nats, autograph=False) if prior else None
         sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
         counts, patches, shown = 0, _Patches(model), []
         for batch in self._batches():
@@ -90,7 +90,7 @@ class ImageEvaluator:
             for term, (total, weight) in terms.items():
                 sums[term] += [float(total), float(weight)]
             codes, pictures = found["codes"].numpy(), batch["targets"].numpy()
-            nats = prior({"inputs": batch["inputs"], "targets": found["codes"]}) if prior else None
+            nats = nats_of({"inputs": batch["inputs"], "targets": found["codes"]}) if nats_of else None
             sums["prior"] += [0.0 if nats is None else float(tf.reduce_sum(nats)), len(codes)]
             for key in ("psnr", "ssim", "nats"):
                 sums[key] += [float(tf.reduce_sum(found[key])), len(codes)]
@@ -101,7 +101,7 @@ class ImageEvaluator:
         means: dict[str, float] = {key: total / weight for key, (total, weight) in sums.items() if weight > 0}
         numbers, latents = math.prod(model.image_shape), math.prod(model.code_shape)
         of_prior, of_picture = means.pop("prior"), means.pop("nats")
-        if prior is None:
+        if not prior:
             of_prior = latents * math.log(model.num_codes)
         bits = {
             "reconstruction_bits_per_dim": of_picture / numbers / math.log(2),
@@ -113,12 +113,27 @@ class ImageEvaluator:
             **means,
             **codebook.usage(counts),
             "bits_per_dim_signature": (
-                f"upper bound|dims:{numbers}|codes:{latents}|K:{model.num_codes}|prior:{name}"
+                f"upper bound|dims:{numbers}|codes:{latents}|K:{model.num_codes}"
+                f"|prior:{prior.name if prior else 'uniform'}"
             ),
             "code_histogram": counts,
             **_pictures(model, shown),
             "patches": patches.picture(counts[0]),
+            **({"samples": self._samples(model, prior)} if prior else {}),
         }
+
+    def _samples(self, model: Model, prior: Prior) -> np.ndarray:
+        rows = [
+            np.stack(
+                list(
+                    drawing.samples(
+                        model, prior.model, _COLUMNS, num_classes=self._classes, temperature=temperature
+                    )
+                )
+            )
+            for temperature in _TEMPERATURES
+        ]
+        return picture_grid.grid(np.stack(rows), scale=2)
 
     def _batches(self) -> Iterator[dict[str, tf.Tensor]]:
         """Yields the chosen pictures in batches of equal size, but for the last."""

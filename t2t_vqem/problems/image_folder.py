@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from t2t_vqem import registry
+from t2t_vqem import picture_file, registry
 from t2t_vqem.errors import UserError
-from t2t_vqem.problems import picture_file
+from t2t_vqem.picture_file import BadPicture, Wanted
 from t2t_vqem.problems.image import ImageProblem, Sample
-from t2t_vqem.problems.picture_file import BadPicture, Wanted
 
 _LARGEST = 128  # pixels a side
 _READ_AHEAD = 256  # pictures in memory
@@ -184,8 +183,10 @@ def _split(root: str, paths: list[str], shares: tuple[float, float]) -> _Found:
 
 
 def _refusal(root: str, path: str, bad: BadPicture) -> UserError:
-    remedy = "image_folder.skip_bad = True leaves such files out"
-    return UserError(f"{os.path.join(root, path)} {bad}; {remedy}")
+    remedies = ["image_folder.skip_bad = True leaves such files out"]
+    if bad.channels is not None:
+        remedies.insert(0, f"image_folder.channels = {bad.channels} converts all pictures")
+    return UserError(f"{os.path.join(root, path)} {bad}; {', '.join(remedies)}")
 
 
 def _require(holds: bool, parameter: str, value: object, wanted: str) -> None:

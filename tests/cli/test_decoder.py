@@ -97,7 +97,7 @@ def test_missing_and_empty_files(call, copy_run, tmp_path):
 def test_an_output_that_cannot_be_written_is_said_first(call, copy_run, tmp_path):
     (tmp_path / "in").write_text("a\n")
     flags = [f"--input={tmp_path / 'in'}", f"--output={tmp_path / 'in' / 'out'}"]
-    one_line_error(call(decoder, "--model_dir=none", *flags), "cannot write")
+    one_line_error(call(decoder, f"--model_dir={copy_run.model_dir}", *flags), "cannot write")
 
 
 def test_no_run_and_no_checkpoint(call, copy_run, stdin, tmp_path):

@@ -123,9 +123,9 @@ def beside(path):
     [
         (text, "is no picture in PNG, JPEG, WebP or BMP; image_folder.skip_bad = True"),
         (cut, "is a damaged picture"),
-        (other_size, "is 6 x 9 pixels where the others are 6 x 8"),
-        (grey, r"is grey \(1 channel\) where the others are RGB; image_folder\.channels = 3 converts it"),
-        (transparent, r"has the colours RGBA .*; image_folder\.channels = 3 makes all pictures RGB"),
+        (other_size, "is 6 x 9 pixels where 6 x 8 are wanted"),
+        (grey, r"is grey \(1 channel\) where RGB is wanted; image_folder\.channels = 3 converts all"),
+        (transparent, r"has the colours RGBA .*; image_folder\.channels = 3 converts all"),
         (deep, "has the colours I;16 where RGB or grey of 8 bits is wanted"),
         (beside, "lies beside the folders of the classes"),
     ],

@@ -110,6 +110,8 @@ class InstantStep:
 class Scripted:
     """An evaluator that reads its values from a list and remembers when it was asked."""
 
+    main_metric = "bleu"
+
     def __init__(self, values):
         self.values, self.steps = list(values), []
 

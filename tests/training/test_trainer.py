@@ -91,6 +91,8 @@ def test_a_signal_saves_and_leaves_and_resume_goes_on_exactly(make_trainer, monk
 
 def test_a_signal_during_evaluation_leaves_at_once_and_the_evaluation_is_made_up_for(make_quick, scripted):
     class Killed:
+        main_metric = "bleu"
+
         def evaluate(self, model, step):
             os.kill(os.getpid(), signal.SIGINT)
             raise AssertionError("went on evaluating")
@@ -123,6 +125,8 @@ def test_the_best_is_kept_apart_from_the_last(make_quick, scripted):
 
 class Bias:
     """An evaluator whose metric is `metric` of what the model's last bias holds at the time."""
+
+    main_metric = "bleu"
 
     def __init__(self, metric=lambda value: value):
         self.metric, self.seen = metric, []

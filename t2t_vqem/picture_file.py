@@ -14,7 +14,15 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 class BadPicture(Exception):
-    """What is the matter with a file; the text goes on behind its path."""
+    """What is the matter with a file; the text goes on behind its path.
+
+    Attributes:
+      channels: that the file would have to be converted to, if that is all that is the matter.
+    """
+
+    def __init__(self, text: str, channels: int | None = None):
+        super().__init__(text)
+        self.channels = channels
 
 
 class Wanted(NamedTuple):
@@ -45,13 +53,11 @@ def read(path: str, wanted: Wanted) -> np.ndarray:
     if channels != wanted.channels:
         kinds = {1: "grey", 3: "RGB"}
         raise BadPicture(
-            f"is {kinds[channels]} ({channels} channel{'s' * (channels > 1)}) where the others are "
-            f"{kinds[wanted.channels]}; image_folder.channels = {wanted.channels} converts it"
+            f"is {kinds[channels]} ({channels} channel{'s' * (channels > 1)}) where {kinds[wanted.channels]} is wanted",
+            wanted.channels,
         )
     if not wanted.resize and picture.size != (width, height):
-        raise BadPicture(
-            f"is {picture.height} x {picture.width} pixels where the others are {height} x {width}"
-        )
+        raise BadPicture(f"is {picture.height} x {picture.width} pixels where {height} x {width} are wanted")
     picture = picture.convert(_MODES[channels])
     if wanted.resize:
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
@@ -84,6 +90,6 @@ def _channels(mode: str, convert: int | None) -> int:
     if convert is not None and mode in _CONVERTIBLE:
         return convert
     if mode not in _CHANNELS:
-        remedy = "; image_folder.channels = 3 makes all pictures RGB" if mode in _CONVERTIBLE else ""
-        raise BadPicture(f"has the colours {mode} where RGB or grey of 8 bits is wanted{remedy}")
+        wanted = 3 if mode in _CONVERTIBLE else None
+        raise BadPicture(f"has the colours {mode} where RGB or grey of 8 bits is wanted", wanted)
     return _CHANNELS[mode]

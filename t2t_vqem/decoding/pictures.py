@@ -1,0 +1,126 @@
+"""Pictures in and out of an image model: a folder of files rebuilt from their codes, samples of a prior."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from t2t_vqem import picture_file, search
+from t2t_vqem.errors import UserError
+from t2t_vqem.models.model import Model
+from t2t_vqem.models.prior import PriorModel
+
+BATCH = 32
+
+
+class Picture(NamedTuple):
+    """A picture, uint8 [height, width, channels], and the name of its file without folder and ending."""
+
+    name: str
+    pixels: np.ndarray
+
+
+def paths(source: str) -> list[str]:
+    """Returns the files in a folder in the order of their names, hidden ones left out, or the one file `source`.
+
+    Raises:
+      UserError: there is no such folder, nothing in it, or a folder in it.
+    """
+    if os.path.isfile(source):
+        return [source]
+    if not os.path.isdir(source):
+        raise UserError(f'there is no folder or picture "{source}"; is --input right?')
+    names = sorted(name for name in os.listdir(source) if not name.startswith("."))
+    if not names:
+        raise UserError(f"the folder {source} is empty: there is nothing to read")
+    found = [os.path.join(source, name) for name in names]
+    for path in found:
+        if os.path.isdir(path):
+            raise UserError(f"{path} is a folder; --input takes a folder of pictures alone")
+    stems = [stem(path) for path in found]
+    for first, second, path in zip(stems, stems[1:], found[1:], strict=False):
+        if first == second:
+            raise UserError(f"{path} has the same name as another picture but for its ending; rename one")
+    return found
+
+
+def stem(path: str) -> str:
+    """Returns a file's name without folder and ending."""
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def read(files: Sequence[str], image_shape: Sequence[int]) -> Iterator[Picture]:
+    """Yields the pictures in files, every one of which must have the shape (height, width, channels).
+
+    Raises:
+      UserError: a file is no picture, is damaged or is not of that shape; the text names it.
+    """
+    height, width, channels = image_shape
+    for path in files:
+        try:
+            yield Picture(stem(path), picture_file.read(path, picture_file.Wanted((height, width), channels)))
+        except picture_file.BadPicture as bad:
+            raise UserError(f"{path} {bad}") from None
+
+
+def rebuilt(model: Model, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, float]]:
+    """Yields of each picture what `model` makes of its codes, and -log P(picture | codes) in nats.
+
+    A class-conditional decoder is told the first class, for files have none.
+    """
+    infer = tf.function(model.infer, autograph=False)
+
+    def of_batch(batch: list[Picture]) -> Iterator[tuple[Picture, float]]:
+        pixels = np.stack([picture.pixels for picture in batch])
+        filled = np.concatenate([pixels, np.zeros([BATCH - len(batch), *pixels.shape[1:]], np.uint8)])
+        found = infer({"inputs": tf.zeros([BATCH], tf.int32), "targets": tf.constant(filled)})
+        outputs, nats = found["outputs"].numpy(), found["nats"].numpy()
+        for row, picture in enumerate(batch):
+            yield Picture(picture.name, outputs[row]), float(nats[row])
+
+    waiting: list[Picture] = []
+    for picture in pictures:
+        waiting.append(picture)
+        if len(waiting) == BATCH:
+            yield from of_batch(waiting)
+            waiting = []
+    if waiting:
+        yield from of_batch(waiting)
+
+
+def samples(
+    model: Model,
+    prior: PriorModel,
+    count: int,
+    *,
+    num_classes: int,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """Yields `count` pictures, uint8 [height, width, channels], decoded from codes that `prior` draws.
+
+    The `num_classes` classes take turns, where prior or decoder know them. A picture depends on seed and number alone.
+
+    Raises:
+      UserError: temperature, top_k or top_p is out of range.
+    """
+    decode = tf.function(model.decode, autograph=False)
+    for first in range(0, count, BATCH):
+        numbers = tf.range(first, first + BATCH)
+        labels = numbers % num_classes
+        codes = prior.sample(labels, numbers, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)
+        yield from decode(codes, labels).numpy()[: count - first]
+
+
+def settings_of(decoding: search.Settings) -> dict[str, float | int]:
+    """Returns those of `decode.*` that `samples` takes; a temperature of 0, the default, stands for 1."""
+    return {
+        "seed": decoding.seed,
+        "temperature": decoding.temperature or 1.0,
+        "top_k": decoding.top_k,
+        "top_p": decoding.top_p,
+    }

@@ -1,0 +1,71 @@
+"""A prior over codes beside the image model whose codes it learnt."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+from absl import logging
+
+from t2t_vqem.errors import UserError
+from t2t_vqem.models.model import Features
+from t2t_vqem.models.prior import PriorModel
+from t2t_vqem.training import runs
+
+
+class Prior(NamedTuple):
+    """A trained prior.
+
+    Attributes:
+      name: what figures call it: model and step.
+    """
+
+    model: PriorModel
+    name: str
+
+    def nats(self, features: Features) -> tf.Tensor:
+        """Returns -log P(codes | label), float32 [batch].
+
+        `features` are {"inputs": labels int32 [batch], "targets": codes int32 [batch, height, width, slots]}.
+        """
+        return tf.reduce_sum(self.model.code_nll(features), axis=[1, 2, 3])
+
+
+def open_prior(model_dir: str, run: runs.Run, checkpoint: str) -> Prior:
+    """Opens the best checkpoint of the prior in `model_dir`, which must be one of the codes of `run`.
+
+    From then on the prior's configuration is in force.
+
+    Args:
+      run: of an image model.
+      checkpoint: the digest of the checkpoint that `run` was opened with.
+
+    Raises:
+      UserError: no such run, or one of other codes.
+    """
+    prior = runs.open_run(model_dir)
+    prior.problem.require_content("codes", "a prior")
+    if prior.problem.base_name != run.metadata.problem:
+        raise UserError(
+            f'the prior in "{model_dir}" is one of {prior.metadata.problem}, and this run is one of '
+            f"{run.metadata.problem}; give a prior that was trained on this run's codes"
+        )
+    model = run.model
+    there, here = (
+        prior.metadata.dimensions,
+        {"code_shape": list(model.code_shape), "num_codes": model.num_codes},
+    )
+    if any(there[name] != value for name, value in here.items()):
+        raise UserError(
+            f'the prior in "{model_dir}" is one of {there["num_codes"]} codes in fields of {there["code_shape"]}; this '
+            f"run has {model.num_codes} in fields of {list(model.code_shape)}"
+        )
+    try:
+        encoder = prior.problem.manifest(prior.metadata.data_dir)["encoder"]
+    except UserError:  # the data are gone: nothing tells any more
+        logging.warning("whether the prior in %s is one of this very checkpoint cannot be told", model_dir)
+    else:
+        if encoder["checkpoint"] != checkpoint:
+            raise UserError(
+                f'the prior in "{model_dir}" is one of the codes of another checkpoint (step {encoder["step"]}) than '
+                f"this (step {run.step}); give that one by --checkpoint, or train a prior on codes of this"
+            )
+    return Prior(prior.model, f"{prior.metadata.model}@{prior.step}")
