@@ -29,8 +29,17 @@ class Codec:
     """
 
     def __init__(self, model: Model, name: str, prior: Prior | None = None):
-        """`name` is what messages call the image model: model and step. Raises UserError without constriction."""
+        """`name` is what messages call the image model: model and step.
+
+        Raises:
+          UserError: constriction is missing, or the prior has latents of its own, which no file holds.
+        """
         coding.require_library()
+        if prior and prior.model.side_nats:
+            raise UserError(
+                f"the prior {prior.name} predicts codes from latents of its own, which bin/codec does not keep; give a "
+                "run of latent_prior or pixelcnn"
+            )
         self._model, self._prior = model, prior.model if prior else None
         self._made_by = Maker(name, fingerprint(model))
         self._coded_by = Maker(prior.name, fingerprint(prior.model)) if prior else UNIFORM

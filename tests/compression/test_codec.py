@@ -111,6 +111,13 @@ def test_other_probabilities_are_named_as_the_cause(image_model, pictures, prior
         list(codec.decode(container, "file"))
 
 
+def test_a_prior_with_latents_of_its_own_is_refused(image_model, make_prior):
+    prior = make_prior("pixelcnn", image_model.code_shape)
+    prior.side_nats = 3.0  # as a code_vqvae has them
+    with pytest.raises(UserError, match="code_vqvae@1 predicts codes from latents of its own"):
+        Codec(image_model, "vqvae@7", Prior(prior, "code_vqvae@1"))
+
+
 def test_a_prior_that_computes_no_numbers_is_refused(image_model, make_prior, pictures):
     prior = make_prior("latent_prior", image_model.code_shape, sharpness=math.nan)
     with pytest.raises(UserError, match="latent_prior@1 computes no finite probabilities"):
