@@ -8,9 +8,8 @@ count as equally likely. Both commands need the same weights, which the file kno
 JSON object; that of encode tells the bits per pixel of the codes and, beside them, the bound by the prior's own
 likelihood.
 
-The prior must come to the same probabilities twice, bit by bit. So everything runs on the CPU, in float32, and a file
-with a prior can be read with certainty only on a processor and with a TensorFlow like those that wrote it; where it
-cannot, decode says so. A file without a prior can be read anywhere.
+Everything runs on the CPU, the prior in float64: it must come to the same probabilities twice. Should another processor
+or TensorFlow ever sum to others, decode says so and writes nothing.
 """
 
 import json
@@ -85,7 +84,7 @@ def _open() -> tuple["Codec", tuple[int, int, int]]:
     from t2t_vqem.training import runs
 
     if tf.config.list_physical_devices("GPU"):
-        # What a GPU sums in which order is chosen by the clock, and differs from one to the next.
+        # In which order a GPU sums is chosen by the clock, and a file must be readable without one.
         tf.config.set_visible_devices([], "GPU")
     run, digest = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype="float32")
     run.problem.require_content("images", "bin/codec")
@@ -96,7 +95,7 @@ def _open() -> tuple["Codec", tuple[int, int, int]]:
     found = None
     if FLAGS.prior_model_dir:
         which = FLAGS.prior_checkpoint
-        found = prior.open_prior(FLAGS.prior_model_dir, run, digest, which=which, dtype="float32")
+        found = prior.open_prior(FLAGS.prior_model_dir, run, digest, which=which, dtype="float64")
     return Codec(run.model, f"{metadata.model}@{run.step}", found), run.model.image_shape
 
 

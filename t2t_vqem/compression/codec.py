@@ -133,9 +133,9 @@ class Codec:
         )
         if _crc(codes) != container.codes_crc:
             raise UserError(
-                f"{path} cannot be read here: the prior's probabilities differ in their last bits from those it was "
-                "written with, as they do on another processor or with another TensorFlow; decode it where it was "
-                "encoded, or encode it without a prior"
+                f"{path} cannot be read here: the prior's probabilities are not those it was written with, as may "
+                "happen on another processor or with another TensorFlow; decode it where it was encoded, or encode it "
+                "without a prior"
             )
         decode = tf.function(self._decoded, autograph=False)
         named = zip(container.names, codes, strict=True)

@@ -1,10 +1,12 @@
 """Codes as bits: the range coder of the library constriction, with the probabilities of a prior.
 
 What was written first is read first, so that writer and reader can walk through a field alike. They must come to the
-very same probabilities; teacher forcing, which sums in another order, would not do. So both have the prior make code
-after code by one traced function, on batches of one size (`PriorModel.generate`): the writer puts the true codes into
-it, and the reader those that it has just read. constriction makes whole numbers of the probabilities, of 24 bits and
-none of them 0.
+very same probabilities. So both have the prior make code after code by one traced function, on batches of one size
+(`PriorModel.generate`): the writer puts the true codes into it, and the reader those that it has just read. And so that
+another processor, which sums in another order, reads the same, logits are rounded to a grid: those of a prior that
+computes in float64 differ by about 1e-14 from one machine to the next, and the grid is so coarse that hardly ever a
+border of it lies between them. All that follows is exact. constriction makes whole numbers of the probabilities, of 24
+bits and none of them 0.
 
 constriction is an optional package, the extra `codec`.
 """
@@ -26,8 +28,13 @@ except ImportError:
 
 _WORD = np.dtype("<u4")  # what a payload is made of, on any machine
 
+# Logits are rounded to 1 / _GRID, which costs a code _GRID ** -2 / 24 = 1e-5 nats. _POWERS are e to the -n / _GRID, of
+# float32's precision so that no library's last bit shows; e to the -32 is far below the 2 ** -24 of constriction.
+_GRID = 64
+_POWERS = np.exp(-np.arange(32 * _GRID) / _GRID).astype(np.float32).astype(np.float64)
+
 Exchange = Callable[[np.ndarray, int], np.ndarray]
-"""(probabilities float64 [rows, num_codes], number of the code in the field) -> codes int32 [rows]."""
+"""(likelihoods float64 [rows, num_codes], number of the code in the field) -> codes int32 [first rows]."""
 
 
 def require_library() -> None:
@@ -43,7 +50,7 @@ def write(codes: np.ndarray, num_codes: int, prior: PriorModel | None, rows: int
     """Returns the payload of codes int32 [pictures, height, width, slots].
 
     Args:
-      prior: whose probabilities count; None takes all codes as equally likely.
+      prior: whose probabilities count; None takes all codes as equally likely. It had better compute in float64.
       rows: pictures that the prior works on at once; the reader must be told the same.
     """
     encoder = constriction.stream.queue.RangeEncoder()
@@ -56,9 +63,9 @@ def write(codes: np.ndarray, num_codes: int, prior: PriorModel | None, rows: int
         for real in _batches(len(flat), rows):
             batch = flat[real]
 
-            def put(probabilities: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
+            def put(weights: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
                 column = np.ascontiguousarray(batch[:, number])
-                encoder.encode(column, family, probabilities[: len(column)])
+                encoder.encode(column, family, weights[: len(column)])
                 return column
 
             walk(put)
@@ -97,8 +104,8 @@ def read(
         for real in _batches(pictures, rows):
             batch = flat[real]
 
-            def get(probabilities: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
-                found = next_codes(family, probabilities[: len(batch)])
+            def get(weights: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
+                found = next_codes(family, weights[: len(batch)])
                 if found is not None:
                     batch[:, number] = found
                 return batch[:, number]
@@ -119,6 +126,17 @@ def bound(codes: np.ndarray, num_codes: int, prior: PriorModel | None, rows: int
         features = {"inputs": tf.zeros([rows], tf.int32), "targets": tf.constant(filled(batch, rows))}
         nats += nll(features).numpy()[: len(batch)].sum(dtype=np.float64)
     return float(nats) / math.log(2.0)
+
+
+def likelihoods(logits: np.ndarray) -> np.ndarray:
+    """Returns what the codes' probabilities are proportional to, float64 [rows, num_codes], the same on any machine.
+
+    Args:
+      logits: [rows, num_codes].
+    """
+    places = np.rint(logits.astype(np.float64) * _GRID)
+    below = places.max(axis=1, keepdims=True) - places
+    return _POWERS[np.minimum(below, len(_POWERS) - 1).astype(np.int64)]
 
 
 def filled(batch: np.ndarray, rows: int) -> np.ndarray:
@@ -154,7 +172,4 @@ class _Walk:
         self._generate()
 
     def _choose(self, logits: np.ndarray, number: np.ndarray) -> np.ndarray:
-        scaled = logits.astype(np.float64)
-        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
-        return filled(self._exchange(probabilities, int(number)), self._rows)
+        return filled(self._exchange(likelihoods(logits), int(number)), self._rows)

@@ -31,8 +31,9 @@ class Attention(Block):
         """
         key, value = key_values
         query *= key.shape[-1] ** -0.5
-        # The softmax needs float32's range whatever the policy.
-        logits = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+        # The softmax needs at least float32's range whatever the policy.
+        exact = tf.float64 if query.dtype == tf.float64 else tf.float32
+        logits = tf.cast(tf.matmul(query, key, transpose_b=True), exact)
         weights = tf.cast(tf.nn.softmax(tf.where(mask, logits, -1e9)), query.dtype)
         if training is not None:
             weights = training.dropout(weights, self.dropout)

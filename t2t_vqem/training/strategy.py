@@ -134,11 +134,19 @@ def compute_dtype(choice: str) -> str:
     return "bfloat16" if native else "float32"
 
 
+class _MixedFloat64(keras.DTypePolicy):
+    """Computes in float64 on variables of float32; Keras has no such policy."""
+
+    def _parse_name(self, name: str) -> tuple[str, str]:
+        return "float64", "float32"
+
+
 @contextlib.contextmanager
 def dtype_policy(dtype: str) -> Iterator[None]:
-    """Layers made inside compute in `dtype`, as `compute_dtype` takes it; their variables are float32."""
+    """Layers made inside compute in `dtype`, as `compute_dtype` takes it, or "float64"; variables are float32."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if compute_dtype(dtype) == "bfloat16" else "float32")
+    policies = {"bfloat16": "mixed_bfloat16", "float64": _MixedFloat64("mixed_float64")}
+    keras.config.set_dtype_policy(policies.get(compute_dtype(dtype), "float32"))
     try:
         yield
     finally:

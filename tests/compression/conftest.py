@@ -9,6 +9,7 @@ from t2t_vqem.context import Training
 from t2t_vqem.models.latent_prior import LatentPrior
 from t2t_vqem.models.pixelcnn import PixelCNN
 from t2t_vqem.models.vqvae import VQVAE
+from t2t_vqem.training import strategy
 
 SLOTS = {"slot_layers": 1, "slot_dim": 8, "slot_heads": 2, "dropout": 0.0, "dim": 8, "layers": 1}
 
@@ -19,11 +20,12 @@ def make_prior():
 
     def make(name, code_shape, num_codes=16, sharpness=1.0):
         keras.utils.set_random_seed(3)
-        if name == "pixelcnn":
-            prior = PixelCNN(code_shape, num_codes, 1, **SLOTS)
-        else:
-            prior = LatentPrior(code_shape, num_codes, 1, **SLOTS, filter_size=16, heads=2)
-        prior.build_weights()
+        with strategy.dtype_policy("float64"):
+            if name == "pixelcnn":
+                prior = PixelCNN(code_shape, num_codes, 1, **SLOTS)
+            else:
+                prior = LatentPrior(code_shape, num_codes, 1, **SLOTS, filter_size=16, heads=2)
+            prior.build_weights()
         for number, variable in enumerate(prior.trainable_variables):
             variable.assign(variable * 1.5 + 0.2 * tf.random.stateless_normal(variable.shape, [number, 1]))
         for weight in (prior.head.kernel, prior.head.bias):

@@ -56,6 +56,35 @@ def test_without_a_prior_all_codes_cost_the_same(num_codes):
     np.testing.assert_array_equal(coding.read(payload, 500, SHAPE, num_codes, None, 64), codes)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_order_of_summation_does_not_show(make_prior, name):
+    """Teacher forcing stands for another processor: other kernels on the same numbers."""
+    prior = make_prior(name, SHAPE, CODES, 4.0)
+    codes = drawn(prior, 64)
+    stepwise = []
+
+    def choose(logits, number):
+        assert logits.dtype == tf.float32
+        stepwise.append(coding.likelihoods(logits.numpy()))
+        return tf.constant(codes.reshape(64, -1)[:, int(number)])
+
+    prior.generate(tf.zeros([64], tf.int32), choose)
+    forced = prior.logits({"inputs": tf.zeros([64], tf.int32), "targets": tf.constant(codes)}).numpy()
+    forced = coding.likelihoods(forced.reshape(-1, CODES)).reshape(64, -1, CODES)
+    np.testing.assert_array_equal(np.stack(stepwise, axis=1), forced)
+    assert forced.min() < 0.01
+    assert prior.head.stack.compute_dtype == "float64"
+
+
+def test_likelihoods_are_the_softmax_on_a_grid():
+    logits = np.random.default_rng(0).normal(size=[50, 30]).astype(np.float32) * 4
+    found = coding.likelihoods(logits)
+    exact = np.exp(logits - logits.max(axis=1, keepdims=True).astype(float))
+    np.testing.assert_allclose(found, exact, rtol=1 / 64)
+    np.testing.assert_array_equal(coding.likelihoods(logits + 3.0), found)
+    assert coding.likelihoods(np.array([[0.0, -1e9]]))[0, 1] > 0
+
+
 def test_another_reader_does_not_find_the_codes(make_prior):
     prior = make_prior("latent_prior", SHAPE)
     codes = drawn(prior, 20)

@@ -62,6 +62,10 @@ def test_dtype_policy_is_restored():
     with strategy.dtype_policy("bfloat16"):
         assert keras.layers.Dense(1).compute_dtype == "bfloat16"
         assert keras.layers.Dense(1).variable_dtype == "float32"
+    with strategy.dtype_policy("float64"):
+        layer = keras.layers.Dense(1)
+        assert layer(tf.ones([1, 1])).dtype == tf.float64
+        assert layer.kernel.dtype == "float32"
     assert keras.layers.Dense(1).compute_dtype == "float32"
 
 
