@@ -4,7 +4,7 @@ What was written first is read first, so that writer and reader can walk through
 very same probabilities. So both have the prior make code after code by one traced function, on batches of one size
 (`PriorModel.generate`): the writer puts the true codes into it, and the reader those that it has just read. And so that
 another processor, which sums in another order, reads the same, logits are rounded to a grid: those of a prior that
-computes in float64 differ by about 1e-14 from one machine to the next, and the grid is so coarse that hardly ever a
+computes in float64 differ by some 1e-14 from one machine to the next, and the grid is so coarse that hardly ever a
 border of it lies between them. All that follows is exact. constriction makes whole numbers of the probabilities, of 24
 bits and none of them 0.
 
