@@ -146,8 +146,8 @@ def figure3_table(rows: list[dict]) -> str:
     seconds = sorted(entry["seconds"] + entry["evaluation_seconds"] for entry in rows)
     machine = rows[0]["machine"]
     lines.append(
-        f"\n{len(rows)} runs of {rows[0]['steps']} steps, {seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each on "
-        f"one core of {machine['cpu']} (shared); the first: `{rows[0]['command']}`."
+        f"\n{len(rows)} runs of {rows[0]['steps']} steps, {seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each "
+        f"on one core of {machine['cpu']} (shared); the first: `{rows[0]['command']}`."
     )
     return "\n".join(lines)
 

@@ -152,6 +152,7 @@ problems = Registry(
 models = Registry(
     "model",
     {
+        "code_vqvae": "t2t_vqem.models.code_vqvae",
         "latent_nat": "t2t_vqem.models.latent_nat",
         "latent_prior": "t2t_vqem.models.latent_prior",
         "nat": "t2t_vqem.models.nat",

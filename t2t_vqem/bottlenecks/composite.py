@@ -120,6 +120,14 @@ class Product(Composite):
         return tf.pad(parts, [[0, 0]] * (parts.shape.rank - 1) + [[before, after]])
 
 
+def sliced(name: str, num_codes: int, slices: int, slice_dim: int) -> Bottleneck:
+    """Returns the bottleneck `name` for encodings of `slices` x `slice_dim` numbers, one for every slice."""
+    if slices == 1:
+        return registry.bottlenecks.get(name)(num_codes=num_codes, dim=slice_dim)
+    product = registry.bottlenecks.get("product")
+    return product(num_codes=num_codes, dim=slices * slice_dim, base=name, slices=slices)
+
+
 @registry.bottlenecks.register("residual")
 class Residual(Composite):
     """A bottleneck for the encoding, one for what that leaves, and so on; the quantised are added (RVQ).

@@ -22,11 +22,11 @@ class Prior(NamedTuple):
     name: str
 
     def nats(self, features: Features) -> tf.Tensor:
-        """Returns -log P(codes | label), float32 [batch].
+        """Returns -log P(codes | label) or, of a `code_vqvae`, its upper bound, float32 [batch].
 
         `features` are {"inputs": labels int32 [batch], "targets": codes int32 [batch, height, width, slots]}.
         """
-        return tf.reduce_sum(self.model.code_nll(features), axis=[1, 2, 3])
+        return tf.reduce_sum(self.model.code_nll(features), axis=[1, 2, 3]) + self.model.side_nats
 
 
 def open_prior(model_dir: str, run: runs.Run, checkpoint: str) -> Prior:

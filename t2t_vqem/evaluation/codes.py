@@ -4,7 +4,8 @@ All figures are of the whole split, and exact: `nll` nats and `bits_per_code` of
 of all codes of a picture, shared among the picture's numbers (height x width x channels), as bits/dim are counted. With
 `reconstruction_bits_per_dim` of the image model on the same split they make the bound on the pictures' bits/dim.
 `uniform_bits_per_dim` is what codes cost that are all equally likely, and `unigram_bits_per_dim` where each slot's
-codes are as frequent as in the training split, whatever stands beside them.
+codes are as frequent as in the training split, whatever stands beside them. What a `code_vqvae`
+conditions the codes on costs `latent_bits_per_dim`; it is part of `prior_bits_per_dim`, which is a bound then.
 """
 
 import math
@@ -64,7 +65,7 @@ class CodesEvaluator:
         return len(self._chosen) * self._numbers
 
     def evaluate(self, model: Model, step: int) -> Mapping[str, float]:
-        """Returns the figures of `model`, which has `code_nll(features)`, by name."""
+        """Returns the figures of `model`, a `models.prior.PriorModel`, by name."""
         del step  # the caller's, to file the values under
         if self._forward is None or self._forward[0] is not model:
             self._forward = (model, tf.function(model.code_nll, autograph=False))
@@ -73,11 +74,13 @@ class CodesEvaluator:
             features = {name: batch[name] for name in ("inputs", "targets")}
             nats += float(self._forward[1](features).numpy()[real].sum(dtype=np.float64))
         nll = nats / (len(self._chosen) * self._codes)
-        prior = nats / math.log(2.0) / self._shared
+        side = len(self._chosen) * model.side_nats
+        prior = (nats + side) / math.log(2.0) / self._shared
         return {
             "nll": nll,
             "bits_per_code": nll / math.log(2.0),
             "prior_bits_per_dim": prior,
+            **({"latent_bits_per_dim": side / math.log(2.0) / self._shared} if side else {}),
             **self._floors,
         }
 

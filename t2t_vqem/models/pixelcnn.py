@@ -86,7 +86,7 @@ class PixelCNN(PriorModel):
         above = tf.pad(field, [[0, 0], [1, 0], [0, 0], [0, 0]])[:, :-1]
         before = tf.pad(field, [[0, 0], [0, 0], [1, 0], [0, 0]])[:, :, :-1]
         skips = []
-        for layer, label in zip(self.layers, self._labels(labels), strict=True):
+        for layer, label in zip(self.layers, self.biases(labels), strict=True):
             above, before, skip = layer(above, before, label[:, None, None], training=training)
             skips.append(skip)
         return tf.reshape(self._context([*skips, before]), [-1, self.positions, self.dim])
@@ -109,7 +109,7 @@ class PixelCNN(PriorModel):
     ) -> tuple[tf.Tensor, Caches]:
         column = index % self.width
         first = column == 0
-        biases = self._labels(labels)
+        biases = self.biases(labels)
         here = tf.range(self.width)[:, None] == (column - 1) % self.width
         row = tf.where(here, embedded[:, None], state.row)
         rows, projected = tf.cond(
@@ -139,7 +139,7 @@ class PixelCNN(PriorModel):
             all_projected.append(projected)
         return new_rows, all_projected
 
-    def _labels(self, labels: tf.Tensor) -> list[tf.Tensor]:
+    def biases(self, labels: tf.Tensor) -> list[tf.Tensor]:
         """Returns what the gates of each layer are biased by, [batch, 4 * dim]; zeros where labels do not count."""
         if self.classes is None:
             return [tf.zeros([1, 4 * self.dim], self.compute_dtype)] * len(self.layers)

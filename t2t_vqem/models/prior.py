@@ -26,9 +26,11 @@ class PriorModel(Model):
 
     Attributes:
       decoding: how `infer` draws; whoever samples may replace it before `infer` is traced.
+      side_nats: of what the codes of a field are predicted from besides; none for a prior proper.
     """
 
     content: ClassVar[str] = "codes"
+    side_nats: float = 0.0
     decoding: search.Settings
 
     def __init__(

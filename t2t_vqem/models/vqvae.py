@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from t2t_vqem import registry
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
+from t2t_vqem.bottlenecks.composite import sliced
 from t2t_vqem.context import Draws, LossTerm, Training
 from t2t_vqem.layers.likelihoods import LIKELIHOODS
 from t2t_vqem.layers.losses import masked_sum
@@ -80,7 +81,7 @@ class VQVAE(Model):
         self.likelihood = LIKELIHOODS[likelihood](channels)
         self.encoder = PictureEncoder(dim, num_strides, residual_units, name="encoder")
         self.to_codes = keras.layers.Dense(codebooks * code_dim, name="to_codes")
-        self.bottleneck = _bottleneck(bottleneck, num_codes, codebooks, code_dim)
+        self.bottleneck = sliced(bottleneck, num_codes, codebooks, code_dim)
         self.bottlenecks = {"codes": self.bottleneck}
         self.decoder = PictureDecoder(dim, num_strides, residual_units, top_dim, name="decoder")
         self.to_parameters = keras.layers.Dense(self.likelihood.size, name="to_parameters")
@@ -187,14 +188,6 @@ class VQVAE(Model):
             quantized += tf.cast(told, quantized.dtype)[:, None, None, :]
         height, width, _ = self.image_shape
         return self.to_parameters(self.decoder(quantized)[:, :height, :width])
-
-
-def _bottleneck(name: str, num_codes: int, codebooks: int, code_dim: int) -> keras.layers.Layer:
-    """Returns the bottleneck of a position's encoding, which is `codebooks` slices of `code_dim` numbers."""
-    if codebooks == 1:
-        return registry.bottlenecks.get(name)(num_codes=num_codes, dim=code_dim)
-    product = registry.bottlenecks.get("product")
-    return product(num_codes=num_codes, dim=codebooks * code_dim, base=name, slices=codebooks)
 
 
 def _as_bytes(pictures: tf.Tensor) -> tf.Tensor:

@@ -11,9 +11,11 @@ from t2t_vqem.training.optimizer import Adam, schedule
 from t2t_vqem.training.step import TrainStep
 
 SHAPE, CODES, CLASSES = (2, 3, 2), 5, 3
-HEAD = {"slot_layers": 1, "slot_dim": 8, "slot_heads": 2, "dropout": 0.1, "class_conditional": True}
+HEAD_ALONE = {"slot_layers": 1, "slot_dim": 8, "slot_heads": 2, "dropout": 0.1}
+HEAD = HEAD_ALONE | {"class_conditional": True}
 PRIORS = {  # name -> hparams
     "latent_prior": HEAD | {"dim": 8, "filter_size": 16, "heads": 2, "layers": 1},
+    "code_vqvae": HEAD_ALONE | {"dim": 8, "layers": 1, "latents": 2, "latent_codes": 4, "num_strides": 1},
     "pixelcnn": HEAD | {"dim": 8, "layers": 1},
 }
 

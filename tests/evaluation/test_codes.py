@@ -55,7 +55,7 @@ def test_figures_are_means_over_the_rows_that_are_no_filling(data_dir, most, cho
     problem = registry.problems.get("evaluated_pictures_codes")()
     config = TrainConfig(batch_tokens=16)  # four fields of four codes: 9 fields and three rows of filling
     evaluator = evaluators.make(problem, data_dir, "val", config, max_examples=most)
-    values = evaluator.evaluate(types.SimpleNamespace(code_nll=stub), 0)
+    values = evaluator.evaluate(types.SimpleNamespace(code_nll=stub, side_nats=0.0), 0)
     nll = np.mean([number % CODES + 0.01 * (number % 2) for number in chosen])
     assert values["nll"] == pytest.approx(nll)
     assert values["bits_per_code"] == pytest.approx(nll / math.log(2))
