@@ -16,6 +16,7 @@ COMMANDS = (
     "averager",
     "exporter",
     "codebook",
+    "codec",
 )
 
 
@@ -35,7 +36,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     install_requires=requirements(),
-    extras_require={"ctranslate2": ["ctranslate2>=4.8,<5"]},  # for bin/exporter --format=ctranslate2
+    extras_require={
+        "ctranslate2": ["ctranslate2>=4.8,<5"],  # for bin/exporter --format=ctranslate2
+        "codec": ["constriction>=0.5,<0.6"],  # for bin/codec
+    },
     # A checkout's gin/ must not be installed as a top-level `gin`: it goes inside the package.
     packages=[*find_packages(include=["t2t_vqem", "t2t_vqem.*"]), "t2t_vqem.gin_files"],
     package_dir={"t2t_vqem.gin_files": "gin"},

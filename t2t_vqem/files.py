@@ -48,6 +48,25 @@ def write_atomic(path: str, data: str | bytes) -> None:
                 os.unlink(temporary)
 
 
+def read(path: str) -> bytes:
+    """Returns the bytes of a file; raises a UserError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def check_writable(path: str) -> None:
+    """Raises UserError if no file can be written to `path`: before the work for it, not after."""
+    if os.path.isdir(path):
+        raise UserError(f'"{path}" is a folder; give the name of a file to write')
+    folder = os.path.dirname(path) or "."
+    with _writing(path):
+        os.makedirs(folder, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 def check_new(path: str, flag: str = "output_dir") -> None:
     """Raises UserError if there is something at `path` that a new folder would have to replace."""
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):

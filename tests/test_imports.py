@@ -47,7 +47,8 @@ ALLOWED = {
     "decoding": ABOVE_MODELS | {"training"},
     "evaluation": ABOVE_MODELS | {"training", "decoding"},
     "export": ABOVE_MODELS | {"training", "decoding"},
-    "cli": ABOVE_MODELS | {"training", "decoding", "evaluation", "export"},
+    "compression": ABOVE_MODELS | {"training", "decoding"},
+    "cli": ABOVE_MODELS | {"training", "decoding", "evaluation", "export", "compression"},
 }
 
 OUTSIDE_OF_BUILDING_BLOCKS = {"tensorflow", "keras", "numpy", *sys.stdlib_module_names}
@@ -109,7 +110,7 @@ def _of(*parts: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("path", paths, ids=_name)
 
 
-@_of("training", "decoding", "evaluation", "export")
+@_of("training", "decoding", "evaluation", "export", "compression")
 def test_a_problem_is_seen_only_through_its_contract(path):
     seen = {name for name in imports(path) if part(name) == "problems"}
     contract = {"t2t_vqem.problems.problem", "t2t_vqem.problems.batches", "t2t_vqem.problems.vocabulary"}

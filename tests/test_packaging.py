@@ -20,6 +20,7 @@ COMMANDS = (
     "averager",
     "exporter",
     "codebook",
+    "codec",
 )
 
 WHERE = (

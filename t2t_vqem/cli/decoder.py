@@ -29,16 +29,11 @@ from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
 
 flags.define("model_dir", "usr_dir", "gin_param", "checkpoint", "output", "rerank_model_dir")
-flags.define("prior_model_dir")
+flags.define("prior_model_dir", "input")
 absl_flags.DEFINE_boolean(
     "candidates",
     False,
     "print every candidate as NUMBER<tab>LOG PROBABILITY<tab>TEXT, the best of each line first",
-)
-absl_flags.DEFINE_string(
-    "input",
-    None,
-    "the file to translate, gzipped or not; stdin if not given. Of pictures, a file or a folder of them",
 )
 absl_flags.DEFINE_integer("samples", None, "how many pictures to draw", lower_bound=1)
 absl_flags.DEFINE_boolean("interactive", False, "prompt for each line, as is done when stdin is a terminal")

@@ -48,10 +48,15 @@ _DEFINITIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "model_dir": (absl_flags.DEFINE_string, None, "the run: configuration, checkpoints, summaries, results"),
     "split": (absl_flags.DEFINE_string, None, "the split of the data; the problem's own choice if not given"),
     "checkpoint": (absl_flags.DEFINE_string, "best", "which weights: best, latest, or the number of a step"),
+    "input": (
+        absl_flags.DEFINE_string,
+        None,
+        "the file to translate, gzipped or not; stdin if not given. Of pictures, a file or a folder of them",
+    ),
     "output": (
         absl_flags.DEFINE_string,
         None,
-        "the file (bin/evaluator: files; bin/codebook: folder) to write",
+        "the file (bin/evaluator: files; bin/codebook, and where pictures come out: folder) to write",
     ),
     "output_dir": (absl_flags.DEFINE_string, None, "the folder to make; it may exist if it is empty"),
     "rerank_model_dir": (

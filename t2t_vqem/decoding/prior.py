@@ -29,19 +29,22 @@ class Prior(NamedTuple):
         return tf.reduce_sum(self.model.code_nll(features), axis=[1, 2, 3]) + self.model.side_nats
 
 
-def open_prior(model_dir: str, run: runs.Run, checkpoint: str) -> Prior:
-    """Opens the best checkpoint of the prior in `model_dir`, which must be one of the codes of `run`.
+def open_prior(
+    model_dir: str, run: runs.Run, checkpoint: str, *, which: str | int = "best", dtype: str | None = None
+) -> Prior:
+    """Opens the prior in `model_dir`, which must be one of the codes of `run`.
 
     From then on the prior's configuration is in force.
 
     Args:
       run: of an image model.
       checkpoint: the digest of the checkpoint that `run` was opened with.
+      which, dtype: the prior's checkpoint, and what it computes in, as `runs.open_run` takes them.
 
     Raises:
       UserError: no such run, or one of other codes.
     """
-    prior = runs.open_run(model_dir)
+    prior = runs.open_run(model_dir, which, dtype=dtype)
     prior.problem.require_content("codes", "a prior")
     if prior.problem.base_name != run.metadata.problem:
         raise UserError(

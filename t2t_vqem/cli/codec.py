@@ -1,0 +1,104 @@
+"""Compresses pictures with a trained image model, and a prior over its codes, into one file, and reads it.
+
+    bin/codec encode --model_dir=vqvae --prior_model_dir=prior --input=pictures --output=pictures.vqc
+    bin/codec decode --model_dir=vqvae --prior_model_dir=prior --input=pictures.vqc --output=again
+
+What is kept are the codes: decode writes what the model makes of them, as PNG. Without --prior_model_dir all codes
+count as equally likely. Both commands need the same weights, which the file knows again. The last line of stdout is a
+JSON object; that of encode tells the bits per pixel of the codes and, beside them, the bound by the prior's own
+likelihood.
+
+The prior must come to the same probabilities twice, bit by bit. So everything runs on the CPU, in float32, and a file
+with a prior can be read with certainty only on a processor and with a TensorFlow like those that wrote it; where it
+cannot, decode says so. A file without a prior can be read anywhere.
+"""
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from absl import flags as absl_flags
+
+from t2t_vqem import files
+from t2t_vqem.cli import flags
+from t2t_vqem.cli import main as cli_main
+from t2t_vqem.errors import UserError
+
+if TYPE_CHECKING:
+    from t2t_vqem.compression.codec import Codec
+
+flags.define("model_dir", "prior_model_dir", "usr_dir", "gin_param", "checkpoint", "input", "output")
+absl_flags.DEFINE_string(
+    "prior_checkpoint", "best", "which weights of the prior: best, latest, or the number of a step"
+)
+FLAGS = flags.FLAGS
+
+
+def main(argv: list[str]) -> None:
+    """Flags to library calls."""
+    if argv not in (["encode"], ["decode"]):
+        raise UserError("say what to do: bin/codec encode or bin/codec decode, with flags")
+    flags.require("model_dir", "input", "output")
+
+    from t2t_vqem.compression import coding
+
+    coding.require_library()
+    start = time.monotonic()
+    report = _encode() if argv == ["encode"] else _decode()
+    print(json.dumps(report | {"seconds": round(time.monotonic() - start, 1)}))
+
+
+def _encode() -> dict[str, Any]:
+    from t2t_vqem.decoding import pictures
+
+    paths = pictures.paths(FLAGS.input)
+    files.check_writable(FLAGS.output)
+    codec, shape = _open()
+    container, report = codec.encode(pictures.read(paths, shape), len(paths))
+    files.write_atomic(FLAGS.output, container.pack())
+    return {"output": FLAGS.output, **report}
+
+
+def _decode() -> dict[str, Any]:
+    from t2t_vqem.compression import container
+    from t2t_vqem.evaluation import picture_grid
+
+    read = container.unpack(files.read(FLAGS.input), FLAGS.input)
+    files.check_new(FLAGS.output, "output")
+    codec, _ = _open()
+    with files.new_folder(FLAGS.output, "output") as folder:
+        for picture in codec.decode(read, FLAGS.input):
+            path = os.path.join(folder, f"{picture.name}.png")
+            files.write_atomic(path, picture_grid.png(picture.pixels))
+    return {"output": FLAGS.output, "pictures": len(read.names)}
+
+
+def _open() -> tuple["Codec", tuple[int, int, int]]:
+    """Returns the codec of the runs that the flags name, and the shape of its pictures."""
+    metadata = flags.configure_run()
+
+    import tensorflow as tf
+
+    from t2t_vqem.compression.codec import Codec
+    from t2t_vqem.decoding import prior
+    from t2t_vqem.training import runs
+
+    if tf.config.list_physical_devices("GPU"):
+        # What a GPU sums in which order is chosen by the clock, and differs from one to the next.
+        tf.config.set_visible_devices([], "GPU")
+    run, digest = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype="float32")
+    run.problem.require_content("images", "bin/codec")
+    if not hasattr(run.model, "encode"):
+        raise UserError(
+            f"the model {metadata.model} has no codes for bin/codec to keep; give a run of one that has, e.g. vqvae"
+        )
+    found = None
+    if FLAGS.prior_model_dir:
+        which = FLAGS.prior_checkpoint
+        found = prior.open_prior(FLAGS.prior_model_dir, run, digest, which=which, dtype="float32")
+    return Codec(run.model, f"{metadata.model}@{run.step}", found), run.model.image_shape
+
+
+if __name__ == "__main__":
+    cli_main.run(main, positional="encode|decode")

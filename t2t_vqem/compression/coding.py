@@ -1,0 +1,160 @@
+"""Codes as bits: the range coder of the library constriction, with the probabilities of a prior.
+
+What was written first is read first, so that writer and reader can walk through a field alike. They must come to the
+very same probabilities; teacher forcing, which sums in another order, would not do. So both have the prior make code
+after code by one traced function, on batches of one size (`PriorModel.generate`): the writer puts the true codes into
+it, and the reader those that it has just read. constriction makes whole numbers of the probabilities, of 24 bits and
+none of them 0.
+
+constriction is an optional package, the extra `codec`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from t2t_vqem.errors import UserError
+from t2t_vqem.models.prior import PriorModel
+from t2t_vqem.progress import Progress
+
+try:
+    import constriction
+except ImportError:
+    constriction = None
+
+_WORD = np.dtype("<u4")  # what a payload is made of, on any machine
+
+Exchange = Callable[[np.ndarray, int], np.ndarray]
+"""(probabilities float64 [rows, num_codes], number of the code in the field) -> codes int32 [rows]."""
+
+
+def require_library() -> None:
+    """Raises a UserError that says what to install if constriction is missing."""
+    if constriction is None:
+        raise UserError(
+            "bin/codec needs the package constriction; pip install 't2t-vqem[codec]', or pip install constriction "
+            "where this package is a checkout"
+        )
+
+
+def write(codes: np.ndarray, num_codes: int, prior: PriorModel | None, rows: int) -> bytes:
+    """Returns the payload of codes int32 [pictures, height, width, slots].
+
+    Args:
+      prior: whose probabilities count; None takes all codes as equally likely.
+      rows: pictures that the prior works on at once; the reader must be told the same.
+    """
+    encoder = constriction.stream.queue.RangeEncoder()
+    flat = codes.reshape(len(codes), -1)
+    if prior is None:
+        encoder.encode(flat.ravel(), constriction.stream.model.Uniform(num_codes))
+    else:
+        family = constriction.stream.model.Categorical(perfect=False)
+        walk, progress = _Walk(prior, rows), Progress("writing codes", len(flat), "pictures")
+        for real in _batches(len(flat), rows):
+            batch = flat[real]
+
+            def put(probabilities: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
+                column = np.ascontiguousarray(batch[:, number])
+                encoder.encode(column, family, probabilities[: len(column)])
+                return column
+
+            walk(put)
+            progress.made(len(batch))
+    return encoder.get_compressed().astype(_WORD).tobytes()
+
+
+def read(
+    payload: bytes,
+    pictures: int,
+    code_shape: Sequence[int],
+    num_codes: int,
+    prior: PriorModel | None,
+    rows: int,
+) -> np.ndarray:
+    """Returns the codes int32 [pictures, *code_shape] of a payload that `write` made with the same arguments.
+
+    Where they are not the same, or the prior computes other probabilities, what it returns is noise.
+    """
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(payload, _WORD).astype(np.uint32))
+
+    def next_codes(*of: object) -> np.ndarray | None:
+        try:
+            return decoder.decode(*of)
+        except AssertionError:  # so says constriction of bits that no codes have
+            return None
+
+    flat = np.zeros([pictures, math.prod(code_shape)], np.int32)
+    if prior is None:
+        found = next_codes(constriction.stream.model.Uniform(num_codes), flat.size)
+        if found is not None:
+            flat = found.reshape(flat.shape)
+    else:
+        family = constriction.stream.model.Categorical(perfect=False)
+        walk, progress = _Walk(prior, rows), Progress("reading codes", pictures, "pictures")
+        for real in _batches(pictures, rows):
+            batch = flat[real]
+
+            def get(probabilities: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
+                found = next_codes(family, probabilities[: len(batch)])
+                if found is not None:
+                    batch[:, number] = found
+                return batch[:, number]
+
+            walk(get)
+            progress.made(len(batch))
+    return flat.reshape(pictures, *code_shape)
+
+
+def bound(codes: np.ndarray, num_codes: int, prior: PriorModel | None, rows: int) -> float:
+    """Returns -log2 P(codes), the bits that no coder with this prior can go below; by teacher forcing."""
+    if prior is None:
+        return codes.size * math.log2(num_codes)
+    nll = tf.function(prior.code_nll, autograph=False)
+    nats = 0.0
+    for real in _batches(len(codes), rows):
+        batch = codes[real]
+        features = {"inputs": tf.zeros([rows], tf.int32), "targets": tf.constant(filled(batch, rows))}
+        nats += nll(features).numpy()[: len(batch)].sum(dtype=np.float64)
+    return float(nats) / math.log(2.0)
+
+
+def filled(batch: np.ndarray, rows: int) -> np.ndarray:
+    """Returns `batch` with so many zeros below it that it has `rows` rows."""
+    return np.concatenate([batch, np.zeros([rows - len(batch), *batch.shape[1:]], batch.dtype)])
+
+
+def _batches(count: int, rows: int) -> Iterator[slice]:
+    for first in range(0, count, rows):
+        yield slice(first, min(first + rows, count))
+
+
+class _Walk:
+    """Walks through fields of codes in the prior's order, `rows` of them at once.
+
+    A class-conditional prior is told the first class.
+    """
+
+    def __init__(self, prior: PriorModel, rows: int):
+        self._rows = rows
+        self._exchange: Exchange | None = None
+
+        def choose(logits: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(self._choose, [logits, number], tf.int32), [rows])
+
+        self._generate = tf.function(
+            lambda: prior.generate(tf.zeros([rows], tf.int32), choose), autograph=False
+        )
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Calls `exchange` for each code of the field; it returns the codes of the first rows."""
+        self._exchange = exchange
+        self._generate()
+
+    def _choose(self, logits: np.ndarray, number: np.ndarray) -> np.ndarray:
+        scaled = logits.astype(np.float64)
+        powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        probabilities = powers / powers.sum(axis=1, keepdims=True)
+        return filled(self._exchange(probabilities, int(number)), self._rows)
