@@ -31,7 +31,7 @@ _PATCHES = 16  # codes of a slot whose patches are shown
 class ImageEvaluator:
     """Evaluates models of pictures on one split of a problem.
 
-    A model's `infer` gives "outputs", "codes" and "nats", see `models.vqvae.VQVAE`.
+    A model's `look` gives losses, "outputs", "codes" and "nats", see `models.vqvae.VQVAE`.
     """
 
     main_metric = "bits_per_dim"
@@ -180,7 +180,7 @@ class _Patches:
 
 
 def _look(model: Model, batch: Features) -> tuple[Features, dict[str, tuple[tf.Tensor, tf.Tensor]]]:
-    output, found = model(batch, training=None), model.infer(batch)
+    output, found = model.look(batch)
     likeness = {
         "psnr": tf.image.psnr(batch["targets"], found["outputs"], 255),
         "ssim": tf.image.ssim(batch["targets"], found["outputs"], 255),

@@ -12,7 +12,8 @@ class ResidualUnit(Block):
     def __init__(self, dim: int, **kwargs):
         super().__init__(**kwargs)
         self.wide = keras.layers.Conv2D(dim, 3, padding="same")
-        self.narrow = keras.layers.Conv2D(dim, 1)
+        # A 1 x 1 convolution; as one, TensorFlow's rewriter fails to fuse it with the sum, and says so at length.
+        self.narrow = keras.layers.Dense(dim)
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Maps [batch, height, width, dim] to the same shape."""

@@ -103,19 +103,7 @@ class VQVAE(Model):
 
     def call(self, features: Features, training: Training | None = None) -> ModelOutput:
         """Nats of the pictures given their codes, and what the bottleneck asks for."""
-        pictures = features["targets"]
-        found, encoded = self._discretise(pictures, training)
-        parameters = self._parameters(found.quantized, features["inputs"])
-        nats = tf.reduce_sum(self.likelihood.nats(parameters, pictures))
-        numbers = tf.cast(tf.size(pictures), tf.float32)
-        norm = tf.reduce_sum(tf.square(tf.cast(encoded, tf.float32)), axis=-1)
-        return ModelOutput(
-            logits=parameters,
-            losses={"nll": LossTerm(nats, numbers), "commitment_loss": found.loss},
-            weight=numbers,
-            statistics={"codes": found.statistics},
-            metrics={"encoding_norm2": masked_sum(norm, tf.ones_like(norm)), **found.metrics},
-        )
+        return self._forward(features, training)[0]
 
     def infer(self, features: Features) -> Features:
         """Rebuilds pictures from their codes.
@@ -124,14 +112,36 @@ class VQVAE(Model):
           "outputs" uint8 [batch, height, width, channels], the expected pictures; "codes" int32
           [batch, *code_shape]; "nats" float32 [batch], -log P(picture | codes), in total.
         """
-        pictures = features["targets"]
-        found, _ = self._discretise(pictures, None)
-        parameters = self._parameters(found.quantized, features["inputs"])
-        return {
-            "outputs": _as_bytes(self.likelihood.mean(parameters)),
+        return self.look(features)[1]
+
+    def look(self, features: Features) -> tuple[ModelOutput, Features]:
+        """Returns what `call` and `infer` do, for the price of one."""
+        output, found, nats = self._forward(features, None)
+        rebuilt = {
+            "outputs": _as_bytes(self.likelihood.mean(output.logits)),
             "codes": found.codes,
-            "nats": tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2]),
+            "nats": nats,
         }
+        return output, rebuilt
+
+    def _forward(
+        self, features: Features, training: Training | None
+    ) -> tuple[ModelOutput, BottleneckOutput, tf.Tensor]:
+        """Returns the output, what the bottleneck found, and the nats of each picture, float32 [batch]."""
+        pictures = features["targets"]
+        found, encoded = self._discretise(pictures, training)
+        parameters = self._parameters(found.quantized, features["inputs"])
+        nats = tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2])
+        numbers = tf.cast(tf.size(pictures), tf.float32)
+        norm = tf.reduce_sum(tf.square(tf.cast(encoded, tf.float32)), axis=-1)
+        output = ModelOutput(
+            logits=parameters,
+            losses={"nll": LossTerm(tf.reduce_sum(nats), numbers), "commitment_loss": found.loss},
+            weight=numbers,
+            statistics={"codes": found.statistics},
+            metrics={"encoding_norm2": masked_sum(norm, tf.ones_like(norm)), **found.metrics},
+        )
+        return output, found, nats
 
     def encode(self, pictures: tf.Tensor) -> tf.Tensor:
         """Returns the codes int32 [batch, *code_shape] of `pictures` uint8 [batch, height, width, channels]."""

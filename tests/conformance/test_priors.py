@@ -55,11 +55,14 @@ def test_every_prior_has_a_row():
     assert codes == PRIORS.keys()
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-def test_training_is_deterministic_and_micro_batches_add_up_to_the_batch(whole, micro_batches):
+@pytest.mark.parametrize(
+    ("arguments", "rtol"),
+    [({}, 0), ({"micro_batches": 2}, 1e-3), ({"compile": True}, 1e-3)],
+    ids=["again", "micro-batches", "XLA"],
+)
+def test_training_is_deterministic_however_a_batch_is_computed(whole, arguments, rtol):
     name, terms, moments = whole
-    other_terms, other_moments = trained(name, micro_batches=micro_batches)
-    rtol = 1e-3 if micro_batches > 1 else 0
+    other_terms, other_moments = trained(name, **arguments)
     for moment, other in zip(moments, other_moments, strict=True):
         np.testing.assert_allclose(moment, other, rtol=rtol, atol=rtol * 1e-2)
     for key, (total, weight) in terms[-1].items():

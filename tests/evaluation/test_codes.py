@@ -65,8 +65,11 @@ def test_figures_are_means_over_the_rows_that_are_no_filling(data_dir, most, cho
     bits = -np.log2((counts + 1) / (counts + 1).sum())
     mean = np.mean([bits[number % CODES] for number in chosen])
     assert values["unigram_bits_per_dim"] == pytest.approx(4 * mean / 12)
-    other = evaluator.evaluate(types.SimpleNamespace(code_nll=lambda features: 2 * stub(features)), 0)
+    twice = types.SimpleNamespace(code_nll=lambda features: 2 * stub(features), side_nats=6 * math.log(2))
+    other = evaluator.evaluate(twice, 0)  # another model is traced anew
     assert other["nll"] == pytest.approx(2 * nll)
+    assert other["latent_bits_per_dim"] == pytest.approx(6 / 12)
+    assert other["prior_bits_per_dim"] == pytest.approx(2 * values["prior_bits_per_dim"] + 6 / 12)
 
 
 def test_the_best_checkpoint_has_the_fewest_bits():

@@ -40,7 +40,7 @@ def features(model, rows=2):
 
 @pytest.mark.parametrize(("name", "hparams"), VARIANTS)
 def test_sampling_sees_the_logits_of_teacher_forcing(name, hparams):
-    model = make(name, **hparams)
+    model = make(name, shape=(3, 2, 3), **hparams)  # of two slots, sum and last would be one
     batch = features(model)
     forced = tf.reshape(model.logits(batch), [2, -1, 5]).numpy()
     codes = tf.reshape(batch["targets"], [2, -1])
