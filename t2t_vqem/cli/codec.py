@@ -80,22 +80,20 @@ def _open() -> tuple["Codec", tuple[int, int, int]]:
     import tensorflow as tf
 
     from t2t_vqem.compression.codec import Codec
-    from t2t_vqem.decoding import prior
+    from t2t_vqem.decoding import pictures, prior
     from t2t_vqem.training import runs
 
     if tf.config.list_physical_devices("GPU"):
         # In which order a GPU sums is chosen by the clock, and a file must be readable without one.
         tf.config.set_visible_devices([], "GPU")
-    run, digest = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype="float32")
+    run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype="float32")
     run.problem.require_content("images", "bin/codec")
-    if not hasattr(run.model, "encode"):
-        raise UserError(
-            f"the model {metadata.model} has no codes for bin/codec to keep; give a run of one that has, e.g. vqvae"
-        )
+    pictures.require_codes(run.model, "bin/codec")
+    pictures.warn_of_class(run.model)
     found = None
     if FLAGS.prior_model_dir:
-        which = FLAGS.prior_checkpoint
-        found = prior.open_prior(FLAGS.prior_model_dir, run, digest, which=which, dtype="float64")
+        of_prior, which = flags.configure_run(FLAGS.prior_model_dir), FLAGS.prior_checkpoint
+        found = prior.open_prior(FLAGS.prior_model_dir, run, of_prior, which=which, dtype="float64")
     return Codec(run.model, f"{metadata.model}@{run.step}", found), run.model.image_shape
 
 

@@ -78,15 +78,18 @@ def _pictures(metadata: config.RunMetadata) -> None:
     files.check_new(FLAGS.output, "output")
     found = pictures.paths(FLAGS.input) if FLAGS.input else []
     drawing = pictures.settings_of(search.Settings())
-    run, digest = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    pictures.require_codes(run.model, "bin/decoder")
     if FLAGS.samples:
-        drawn_from = prior.open_prior(FLAGS.prior_model_dir, run, digest).model
+        of_prior = flags.configure_run(FLAGS.prior_model_dir)
+        drawn_from = prior.open_prior(FLAGS.prior_model_dir, run, of_prior).model
         classes = run.metadata.dimensions["num_classes"]
         drawn = pictures.samples(run.model, drawn_from, FLAGS.samples, num_classes=classes, **drawing)
         digits = len(str(FLAGS.samples - 1))
         made = (pictures.Picture(f"{n:0{digits}}", pixels) for n, pixels in enumerate(drawn))
     else:
-        made = (new for new, _ in pictures.rebuilt(run.model, pictures.read(found, run.model.image_shape)))
+        pictures.warn_of_class(run.model)
+        made = pictures.rebuilt(run.model, pictures.read(found, run.model.image_shape))
     names = []
     with files.new_folder(FLAGS.output, "output") as folder:
         for picture in made:

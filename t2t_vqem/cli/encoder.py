@@ -31,8 +31,9 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.problems.batches import Batching
     from t2t_vqem.problems.codes import SUFFIX
     from t2t_vqem.training import runs, strategy
+    from t2t_vqem.training.fingerprint import fingerprint
 
-    run, digest = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    run, _ = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     base, model, train, data_dir = run.problem, run.model, run.train_config, metadata.data_dir
     base.require_content("images", "bin/encoder")
     if not hasattr(model, "encode"):
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
             "data": base.fingerprint(data_dir),
             "model": metadata.model,
             "step": run.step,
-            "checkpoint": digest,
+            "weights": fingerprint(model).hex(),
             "dtype": strategy.compute_dtype(train.dtype),  # what "auto" means here
         },
         batching=Batching(batch_tokens=train.batch_tokens, boundaries=train.boundaries),

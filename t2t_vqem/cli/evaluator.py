@@ -136,18 +136,19 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
 def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any]]:
     """Judges a model of pictures or codes on the splits; returns a report of each."""
     from t2t_vqem.evaluation import evaluators, picture_grid
-    from t2t_vqem.training import checkpoints, summaries
+    from t2t_vqem.training import summaries
 
     for name in _TEXT_ALONE:
         if FLAGS[name].value:
             run.problem.require_content("text", f"--{name}")
-    metadata, reports, prior = run.metadata, [], None
+    metadata, reports, prior, of = run.metadata, [], None, ""
     if FLAGS.prior_model_dir:
         from t2t_vqem.decoding import prior as priors
 
         run.problem.require_content("images", "--prior_model_dir")
-        digest = checkpoints.digest(checkpoints.find(FLAGS.model_dir, FLAGS.checkpoint))
-        prior = priors.open_prior(FLAGS.prior_model_dir, run, digest)
+        of = f"_{os.path.basename(os.path.abspath(FLAGS.prior_model_dir))}"
+        of_prior = flags.configure_run(FLAGS.prior_model_dir)
+        prior = priors.open_prior(FLAGS.prior_model_dir, run, of_prior)
     for split in splits:
         evaluator = evaluators.make(run.problem, metadata.data_dir, split, run.train_config)
         values = (
@@ -160,11 +161,10 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
         _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
         for key, picture in values.items():
             if np.ndim(picture) == 3:
-                path = os.path.join(FLAGS.model_dir, "pictures", f"{split}_{key}.png")
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+                path = os.path.join(FLAGS.model_dir, "pictures", f"{split}_{key}{of}.png")
                 files.write_atomic(path, picture_grid.png(picture))
                 print(f"  {key:32} {path}")
-        name = f"{split} (prior {prior.name})" if prior else split
+        name = f"{split} (prior {prior.name}, {of[1:]})" if prior else split
         config.update_results(FLAGS.model_dir, f"eval/{name}", figures)
     return reports
 

@@ -6,8 +6,10 @@
 The data is generated if it is missing. The last line of stdout is a JSON object.
 """
 
+import contextlib
 import json
 import os
+from typing import Any
 
 from absl import flags as absl_flags
 from absl import logging
@@ -38,16 +40,22 @@ def main(argv: list[str]) -> None:
     build = registry.models.get(setup["model"])
     problem = registry.problems.get(setup["problem"])()
     problem.require_content(getattr(build, "content", "text"), f"the model {setup['model']}")
-    dimensions = problem.dimensions(None)
-    if dimensions is not None:
-        build(**dimensions)  # what cannot be built is better known before the data are made
+    data_dir, model_dir = setup["data_dir"], FLAGS.model_dir
+    dimensions = _dimensions(problem, data_dir)
     if FLAGS.show_config:
+        if dimensions is None:
+            logging.warning(
+                "what %s takes shows when there are data: give --data_dir, which has them", setup["model"]
+            )
+        else:
+            build(**dimensions)
         print(config.operative())
         return
 
-    strategy = strategies.make(FLAGS.strategy)
+    strategy = strategies.make(FLAGS.strategy)  # before anything makes a variable
     chief = strategies.pipeline(strategy)[0] == 0
-    data_dir, model_dir = setup["data_dir"], FLAGS.model_dir
+    if dimensions is not None:
+        build(**dimensions)  # what cannot be built is better known before the data are made
     if chief:
         problem.generate(data_dir, FLAGS.source_dir)
         problem.check(data_dir)
@@ -83,6 +91,15 @@ def main(argv: list[str]) -> None:
         told = ("steps", "seconds", "evaluation_seconds", "tokens_per_second", "best", "final")
         names = {"problem": setup["problem"], "model": setup["model"], "model_dir": model_dir}
         print(json.dumps(names | {key: entry[key] for key in told if key in entry}, ensure_ascii=False))
+
+
+def _dimensions(problem: Any, data_dir: str | None) -> dict[str, Any] | None:
+    """Returns what the model is to be told of the data, as far as it is known before they are made."""
+    dimensions = problem.dimensions(None)
+    if dimensions is None and data_dir:
+        with contextlib.suppress(UserError):  # there are none yet
+            return problem.dimensions(data_dir)
+    return dimensions
 
 
 def _configure() -> dict:

@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from t2t_vqem.compression import coding
 from t2t_vqem.compression.container import UNIFORM, Container, Maker
-from t2t_vqem.compression.fingerprint import fingerprint
 from t2t_vqem.decoding.pictures import Picture
 from t2t_vqem.decoding.prior import Prior
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Model
 from t2t_vqem.progress import Progress
+from t2t_vqem.training.fingerprint import fingerprint
 
 ROWS = 64
 """Pictures that are coded side by side, but for files of fewer."""

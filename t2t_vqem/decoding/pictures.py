@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from t2t_vqem import picture_file, search
 from t2t_vqem.errors import UserError
@@ -65,20 +66,36 @@ def read(files: Sequence[str], image_shape: Sequence[int]) -> Iterator[Picture]:
             raise UserError(f"{path} {bad}") from None
 
 
-def rebuilt(model: Model, pictures: Iterator[Picture]) -> Iterator[tuple[Picture, float]]:
-    """Yields of each picture what `model` makes of its codes, and -log P(picture | codes) in nats.
+def require_codes(model: Model, reader: str) -> None:
+    """Raises a UserError unless an image model has codes and what goes with them, as `VQVAE` has; `reader` needs it."""
+    needed = ("image_shape", "code_shape", "num_codes", "classes", "look", "encode", "decode", "interpolate")
+    missing = [name for name in needed if not hasattr(model, name)]
+    if missing:
+        raise UserError(
+            f"the model {type(model).__name__} has no {', '.join(missing)}, which {reader} needs; see vqvae, whose "
+            "contract it is"
+        )
+
+
+def warn_of_class(model: Model) -> None:
+    """Warns where pictures without classes go through a model that is told them: it is told the first."""
+    if model.classes is not None:
+        logging.warning("the model is class-conditional and files have no class: all count as of the first")
+
+
+def rebuilt(model: Model, pictures: Iterator[Picture]) -> Iterator[Picture]:
+    """Yields of each picture what `model` makes of its codes.
 
     A class-conditional decoder is told the first class, for files have none.
     """
     infer = tf.function(model.infer, autograph=False)
 
-    def of_batch(batch: list[Picture]) -> Iterator[tuple[Picture, float]]:
+    def of_batch(batch: list[Picture]) -> Iterator[Picture]:
         pixels = np.stack([picture.pixels for picture in batch])
         filled = np.concatenate([pixels, np.zeros([BATCH - len(batch), *pixels.shape[1:]], np.uint8)])
         found = infer({"inputs": tf.zeros([BATCH], tf.int32), "targets": tf.constant(filled)})
-        outputs, nats = found["outputs"].numpy(), found["nats"].numpy()
-        for row, picture in enumerate(batch):
-            yield Picture(picture.name, outputs[row]), float(nats[row])
+        for picture, pixels in zip(batch, found["outputs"].numpy(), strict=False):
+            yield Picture(picture.name, pixels)
 
     waiting: list[Picture] = []
     for picture in pictures:

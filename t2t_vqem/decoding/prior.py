@@ -5,10 +5,12 @@ from typing import NamedTuple
 import tensorflow as tf
 from absl import logging
 
+from t2t_vqem import config
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Features
 from t2t_vqem.models.prior import PriorModel
 from t2t_vqem.training import runs
+from t2t_vqem.training.fingerprint import fingerprint
 
 
 class Prior(NamedTuple):
@@ -30,7 +32,12 @@ class Prior(NamedTuple):
 
 
 def open_prior(
-    model_dir: str, run: runs.Run, checkpoint: str, *, which: str | int = "best", dtype: str | None = None
+    model_dir: str,
+    run: runs.Run,
+    metadata: config.RunMetadata,
+    *,
+    which: str | int = "best",
+    dtype: str | None = None,
 ) -> Prior:
     """Opens the prior in `model_dir`, which must be one of the codes of `run`.
 
@@ -38,13 +45,13 @@ def open_prior(
 
     Args:
       run: of an image model.
-      checkpoint: the digest of the checkpoint that `run` was opened with.
+      metadata: of the prior's run, whose configuration was read after `run` was opened.
       which, dtype: the prior's checkpoint, and what it computes in, as `runs.open_run` takes them.
 
     Raises:
       UserError: no such run, or one of other codes.
     """
-    prior = runs.open_run(model_dir, which, dtype=dtype)
+    prior = runs.open_run(model_dir, which, metadata, dtype=dtype)
     prior.problem.require_content("codes", "a prior")
     if prior.problem.base_name != run.metadata.problem:
         raise UserError(
@@ -62,13 +69,18 @@ def open_prior(
             f"run has {model.num_codes} in fields of {list(model.code_shape)}"
         )
     try:
-        encoder = prior.problem.manifest(prior.metadata.data_dir)["encoder"]
-    except UserError:  # the data are gone: nothing tells any more
-        logging.warning("whether the prior in %s is one of this very checkpoint cannot be told", model_dir)
-    else:
-        if encoder["checkpoint"] != checkpoint:
-            raise UserError(
-                f'the prior in "{model_dir}" is one of the codes of another checkpoint (step {encoder["step"]}) than '
-                f"this (step {run.step}); give that one by --checkpoint, or train a prior on codes of this"
-            )
+        encoder = prior.problem.manifest(metadata.data_dir)["encoder"]
+        known = prior.problem.fingerprint(metadata.data_dir) == metadata.data_fingerprint
+    except UserError:  # the data are gone
+        known = False
+    if not known:
+        logging.warning(
+            "whether the prior in %s is one of this very checkpoint cannot be told: the codes that it learnt are not "
+            "in %s any more", model_dir, metadata.data_dir,
+        )  # fmt: skip
+    elif encoder["weights"] != fingerprint(model).hex():
+        raise UserError(
+            f'the prior in "{model_dir}" is one of the codes of other weights (step {encoder["step"]}) than these '
+            f"(step {run.step}); give those by --checkpoint, or train a prior on codes of these"
+        )
     return Prior(prior.model, f"{prior.metadata.model}@{prior.step}")

@@ -2,7 +2,8 @@
 
 A dimension is a number of a picture: 32 x 32 x 3 = 3,072 of them for CIFAR-10. With z the codes of a picture x,
 -log2 P(x | z) - log2 P(z) is an upper bound of -log2 P(x), for P(x) sums over all z. The figures of both terms are over
-the same dimensions, so that they add: `bits_per_dim` is their sum.
+the same dimensions, so that they add: `bits_per_dim` is their sum. Where model or prior are told the picture's class,
+all of it is given the class, and the signature says so.
 """
 
 import math
@@ -80,6 +81,7 @@ class ImageEvaluator:
         Args:
           prior: of the codes; None takes all codes as equally likely.
         """
+        drawing.require_codes(model, "its evaluation")
         if self._traced is None or self._traced[0] is not model:
             self._traced = (model, tf.function(lambda batch: _look(model, batch), autograph=False))
         nats_of = tf.function(prior.nats, autograph=False) if prior else None
@@ -101,6 +103,7 @@ class ImageEvaluator:
         means: dict[str, float] = {key: total / weight for key, (total, weight) in sums.items() if weight > 0}
         numbers, latents = math.prod(model.image_shape), math.prod(model.code_shape)
         of_prior, of_picture = means.pop("prior"), means.pop("nats")
+        told = model.classes is not None or (prior is not None and prior.model.classes is not None)
         if not prior:
             of_prior = latents * math.log(model.num_codes)
         bits = {
@@ -114,7 +117,7 @@ class ImageEvaluator:
             **codebook.usage(counts),
             "bits_per_dim_signature": (
                 f"upper bound|dims:{numbers}|codes:{latents}|K:{model.num_codes}"
-                f"|prior:{prior.name if prior else 'uniform'}"
+                f"|prior:{prior.name if prior else 'uniform'}{'|given:class' if told else ''}"
             ),
             "code_histogram": counts,
             **_pictures(model, shown),
@@ -181,11 +184,23 @@ class _Patches:
 
 def _look(model: Model, batch: Features) -> tuple[Features, dict[str, tuple[tf.Tensor, tf.Tensor]]]:
     output, found = model.look(batch)
+    pictures, rebuilt = batch["targets"], found["outputs"]
+    height, width = pictures.shape[1:3]
     likeness = {
-        "psnr": tf.image.psnr(batch["targets"], found["outputs"], 255),
-        "ssim": tf.image.ssim(batch["targets"], found["outputs"], 255),
+        "psnr": _psnr(pictures, rebuilt),
+        "ssim": tf.image.ssim(pictures, rebuilt, 255, filter_size=min(11, height, width)),
     }
     return found | likeness, {**output.losses, **output.metrics}
+
+
+def _psnr(pictures: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:
+    """Returns the peak signal-to-noise ratio of each picture in dB, [batch].
+
+    One that is rebuilt exactly counts as if a single number were off by one: infinity has no mean.
+    """
+    squares = tf.square(tf.cast(pictures, tf.float32) - tf.cast(rebuilt, tf.float32))
+    error = tf.maximum(tf.reduce_mean(squares, axis=[1, 2, 3]), 1.0 / math.prod(pictures.shape[1:]))
+    return 10.0 * tf.math.log(255.0**2 / error) / math.log(10.0)
 
 
 def _pictures(model: Model, shown: list[tuple[np.ndarray, ...]]) -> dict[str, np.ndarray]:

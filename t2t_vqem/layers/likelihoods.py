@@ -8,7 +8,6 @@ import math
 
 import tensorflow as tf
 
-from t2t_vqem.context import Draws
 from t2t_vqem.fusion import fused
 from t2t_vqem.layers.losses import cross_entropy
 
@@ -39,10 +38,6 @@ class Likelihood(abc.ABC):
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         """Returns the expected pictures, float32 [batch, height, width, channels] from 0 to 255."""
 
-    @abc.abstractmethod
-    def sample(self, parameters: tf.Tensor, draws: Draws) -> tf.Tensor:
-        """Returns pictures drawn from it, uint8 [batch, height, width, channels]."""
-
 
 class Softmax(Likelihood):
     """A softmax over 256 levels for each number of a picture (arXiv 1711.00937's choice for CIFAR-10)."""
@@ -60,11 +55,6 @@ class Softmax(Likelihood):
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         """See Likelihood."""
         return tf.linalg.matvec(tf.nn.softmax(self._logits(parameters)), tf.range(LEVELS, dtype=tf.float32))
-
-    def sample(self, parameters: tf.Tensor, draws: Draws) -> tf.Tensor:
-        """See Likelihood."""
-        logits = self._logits(parameters)
-        return tf.cast(tf.argmax(logits + _gumbel(draws, logits), axis=-1), tf.uint8)
 
     def _logits(self, parameters: tf.Tensor) -> tf.Tensor:
         shape = [*_shape(parameters)[:-1], self.channels, LEVELS]
@@ -114,12 +104,6 @@ class Gaussian(_Rounded):
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         """See Likelihood; the mean before rounding, within 0 .. 255."""
         return _levels(self._split(parameters)[0])
-
-    def sample(self, parameters: tf.Tensor, draws: Draws) -> tf.Tensor:
-        """See Likelihood."""
-        means, log_scales = self._split(parameters)
-        u = draws.uniform(_shape(means))
-        return _rounded(means + tf.exp(log_scales) * math.sqrt(2.0) * tf.math.erfinv(2.0 * u - 1.0))
 
     def _split(self, parameters: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         means, log_scales = tf.split(tf.cast(parameters, tf.float32), 2, axis=-1)
@@ -171,22 +155,6 @@ class LogisticMixture(_Rounded):
         weighted = tf.nn.softmax(weights)[..., None, :] * tf.stack(found, axis=-2)
         return _levels(tf.reduce_sum(weighted, axis=-1))
 
-    def sample(self, parameters: tf.Tensor, draws: Draws) -> tf.Tensor:
-        """See Likelihood."""
-        weights, means, log_scales, slopes = self._split(parameters)
-        chosen = tf.one_hot(tf.argmax(weights + _gumbel(draws, weights), axis=-1), self.components)
-        means, log_scales, slopes = (
-            tf.reduce_sum(part * chosen[..., None, :], axis=-1, keepdims=True)
-            for part in (means, log_scales, slopes)
-        )
-        u = draws.uniform(_shape(means))
-        drawn = means + tf.exp(log_scales) * (tf.math.log(u) - tf.math.log1p(-u))
-        found: list[tf.Tensor] = []
-        for channel, value in enumerate(tf.unstack(drawn, axis=-2)):
-            # The channels after it depend on its level, as in `nats`.
-            found.append(_centred(_rounded(value + self._shift(channel, slopes, found))))
-        return _rounded(tf.concat(found, axis=-1))
-
     def _shift(self, channel: int, slopes: tf.Tensor, before: list[tf.Tensor]) -> tf.Tensor | float:
         first = channel * (channel - 1) // 2
         terms = [slopes[..., first + other, :] * before[other] for other in range(channel)]
@@ -224,14 +192,6 @@ def _centred(pictures: tf.Tensor) -> tf.Tensor:
 
 def _levels(values: tf.Tensor) -> tf.Tensor:
     return (tf.clip_by_value(values, -1.0, 1.0) + 1.0) * ((LEVELS - 1) / 2.0)
-
-
-def _rounded(values: tf.Tensor) -> tf.Tensor:
-    return tf.cast(tf.round(_levels(values)), tf.uint8)
-
-
-def _gumbel(draws: Draws, like: tf.Tensor) -> tf.Tensor:
-    return -tf.math.log(-tf.math.log(draws.uniform(_shape(like))))
 
 
 def _shape(x: tf.Tensor) -> list[int | tf.Tensor]:

@@ -73,6 +73,7 @@ class CodeVQVAE(PixelCNN):
             slot_heads=slot_heads,
         )
         self.require_whole(1, latents=latents, latent_dim=latent_dim, num_strides=num_strides)
+        self.require_sliceable(bottleneck, latents)
         self.encoder = PictureEncoder(dim, num_strides, residual_units=1, name="encoder")
         self.to_latents = keras.layers.Dense(latents * latent_dim, name="to_latents")
         self.bottleneck = sliced(bottleneck, latent_codes, latents, latent_dim)

@@ -69,6 +69,13 @@ class Model(Block, abc.ABC):
             holds = type(value) is int and value >= least
             self.require(holds, name, value, f"a whole number, {least} or more")
 
+    def require_sliceable(self, bottleneck: str, slices: int) -> None:
+        """Raises a UserError if `bottleneck` cannot be that of each of several slices (`composite.sliced`)."""
+        holds = slices == 1 or bottleneck != "product"
+        self.require(
+            holds, "bottleneck", bottleneck, "that of one slice where there are several: they are a product"
+        )
+
     def require_share(self, **values: object) -> None:
         """Raises a UserError unless every value lies in [0, 1)."""
         for name, value in values.items():

@@ -13,7 +13,7 @@ import tensorflow as tf
 from t2t_vqem import registry
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
 from t2t_vqem.bottlenecks.composite import sliced
-from t2t_vqem.context import Draws, LossTerm, Training
+from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.layers.likelihoods import LIKELIHOODS
 from t2t_vqem.layers.losses import masked_sum
 from t2t_vqem.layers.picture_stacks import PictureDecoder, PictureEncoder
@@ -71,6 +71,7 @@ class VQVAE(Model):
             1, codebooks=codebooks, code_dim=code_dim, num_strides=num_strides, dim=dim, top_dim=top_dim
         )
         self.require_whole(0, residual_units=residual_units)
+        self.require_sliceable(bottleneck, codebooks)
         known = ", ".join(LIKELIHOODS)
         self.require(likelihood in LIKELIHOODS, "likelihood", likelihood, f"one of {known}")
         conditional = type(class_conditional) is bool and (num_classes > 1 or not class_conditional)
@@ -130,7 +131,10 @@ class VQVAE(Model):
         """Returns the output, what the bottleneck found, and the nats of each picture, float32 [batch]."""
         pictures = features["targets"]
         found, encoded = self._discretise(pictures, training)
-        parameters = self._parameters(found.quantized, features["inputs"])
+        quantized = found.quantized
+        if training is None:  # what is judged is what the codes say; those not born yet say nothing
+            quantized = tf.cast(self.bottleneck.embed(found.codes), quantized.dtype)
+        parameters = self._parameters(quantized, features["inputs"])
         nats = tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2])
         numbers = tf.cast(tf.size(pictures), tf.float32)
         norm = tf.reduce_sum(tf.square(tf.cast(encoded, tf.float32)), axis=-1)
@@ -147,24 +151,13 @@ class VQVAE(Model):
         """Returns the codes int32 [batch, *code_shape] of `pictures` uint8 [batch, height, width, channels]."""
         return self._discretise(pictures, None)[0].codes
 
-    def decode(
-        self, codes: tf.Tensor, labels: tf.Tensor | None = None, draws: Draws | None = None
-    ) -> tf.Tensor:
-        """Returns pictures uint8 [batch, height, width, channels] of `codes` int32 [batch, *code_shape].
+    def decode(self, codes: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the expected pictures uint8 [batch, height, width, channels] of `codes` int32 [batch, *code_shape].
 
-        Args:
-          labels: int32 [batch], for a class-conditional decoder.
-          draws: to draw from P(x | z) with; the expected pictures without.
+        `labels` int32 [batch] are for a class-conditional decoder.
         """
-        parameters = self.parameters_of(codes, labels)
-        if draws is not None:
-            return self.likelihood.sample(parameters, draws)
-        return _as_bytes(self.likelihood.mean(parameters))
-
-    def parameters_of(self, codes: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns the parameters of P(x | z), [batch, height, width, likelihood.size], z being `codes`."""
         embedded = tf.cast(self.bottleneck.embed(codes), self.compute_dtype)
-        return self._parameters(embedded, labels)
+        return _as_bytes(self.likelihood.mean(self._parameters(embedded, labels)))
 
     def interpolate(
         self, first: tf.Tensor, second: tf.Tensor, shares: Sequence[float], labels: tf.Tensor | None = None

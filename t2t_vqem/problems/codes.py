@@ -74,7 +74,7 @@ class CodesProblem(LabelledProblem):
     def manifest(self, data_dir: str) -> dict[str, Any]:
         """Returns the manifest; besides the files it says what the codes are of.
 
-        "encoder" is the run that made them: problem, data fingerprint, model, step, checkpoint and more. "image_shape"
+        "encoder" is the run that made them: problem, data fingerprint, model, step, weights and more. "image_shape"
         is that of the pictures, so that bits of codes can be given as bits per dimension.
         """
         manifest = super().manifest(data_dir)

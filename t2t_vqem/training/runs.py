@@ -79,12 +79,8 @@ def open_run(
     return Run(problem, model, vocabulary, metadata, train_config, step)
 
 
-def open_unchanged(
-    model_dir: str, checkpoint: str | int, metadata: config.RunMetadata, *, dtype: str | None = None
-) -> tuple[Run, str]:
+def open_unchanged(model_dir: str, checkpoint: str | int, metadata: config.RunMetadata) -> tuple[Run, str]:
     """Opens a run whose outputs are to be kept; returns it and a hash of its checkpoint.
-
-    Arguments are as in `open_run`.
 
     Raises:
       UserError: as `open_run`; or the checkpoint was replaced meanwhile: its training still goes on.
@@ -95,7 +91,7 @@ def open_unchanged(
         return path, checkpoints.digest(path)
 
     before = found()
-    run = open_run(model_dir, checkpoint, metadata, dtype=dtype)
+    run = open_run(model_dir, checkpoint, metadata)
     if found() != before:
         raise UserError(
             f"the checkpoint {before[0]} changed while it was read; wait until its training has ended"

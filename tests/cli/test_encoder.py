@@ -171,13 +171,17 @@ def test_a_prior_is_trained_and_judged_on_the_codes(call, encode, root, data_dir
     assert test["bits_per_code"] == pytest.approx(test["prior_bits_per_dim"])
 
 
-def test_codes_of_another_checkpoint_are_not_overwritten(encode, root, tmp_path):
+def test_codes_of_other_weights_are_not_overwritten(encode, root, tmp_path):
     assert encode().status == 0
     other = root / "retrained"
     shutil.copytree(root / "cli_quarters", other)
-    weights = next((other / "best").glob("ckpt-42.index"))
-    weights.with_suffix(".extra").write_bytes(b"more")  # another checkpoint by its hash
-    refused(encode(model="retrained"), "was made by another run: its checkpoint is")
+    from t2t_vqem.training import checkpoints, runs
+
+    run = runs.open_run(str(other))
+    weight = run.model.variables[0]
+    weight.assign(weight + 1)
+    checkpoints.keep_best(str(other), run.model, checkpoints.Best(42, "nll", 1.0))
+    refused(encode(model="retrained"), "was made by another run: its weights is")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from t2t_vqem.context import Draws
 from t2t_vqem.layers.likelihoods import LIKELIHOODS, LogisticMixture
 
 
@@ -54,32 +53,27 @@ def test_a_gaussian_equals_scipys_between_the_roundings():
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_samples_and_mean_agree_with_the_nats(name):
-    """The mean of many samples is the expectation under exp(-nats), and so is what `mean` says."""
+def test_the_mean_is_the_expectation_under_the_nats(name):
     likelihood = LIKELIHOODS[name](1)
-    rows = 20_000
     parameters = random_parameters(likelihood.size, 1, 0.5)
-    samples = likelihood.sample(tf.repeat(parameters, rows, axis=0), Draws(0, 0, tf.range(rows)))
-    assert samples.dtype == tf.uint8
+    if (
+        name != "softmax"
+    ):  # the others' mean is that before the ends are cut off: narrow ones, far from the ends
+        sizes = {"gaussian": [0.2, -3.0], "logistic_mixture": [0.0] * 10 + [0.1] * 10 + [-4.0] * 10}
+        parameters = tf.constant(sizes[name], tf.float32)[None, None, None]
     levels = tf.reshape(tf.range(256), [256, 1, 1, 1])
     nats = likelihood.nats(tf.repeat(parameters, 256, axis=0), tf.cast(levels, tf.uint8))
-    probabilities = np.exp(-nats.numpy().ravel())
-    expected = (probabilities * np.arange(256)).sum()
-    spread = np.sqrt((probabilities * (np.arange(256) - expected) ** 2).sum() / rows)
-    assert abs(samples.numpy().mean() - expected) < 5 * spread
-    if name == "softmax":  # of the others `mean` is that before the ends are cut off
-        np.testing.assert_allclose(likelihood.mean(parameters)[0, 0, 0, 0], expected, rtol=1e-3)
+    expected = (np.exp(-nats.numpy().ravel()) * np.arange(256)).sum()
+    np.testing.assert_allclose(likelihood.mean(parameters)[0, 0, 0, 0], expected, rtol=2e-3)
 
 
-def test_channels_of_a_sample_depend_on_each_other_as_in_the_nats():
+def test_the_mean_of_a_channel_follows_those_before_it():
     likelihood = LogisticMixture(2, components=1)
     # One component: weight, two means, two log scales, and the slope of the second channel on the first.
-    parameters = tf.constant([0.0, 0.0, 0.0, -2.0, -4.0, 20.0], tf.float32)[None, None, None]
-    rows = 2000
-    samples = likelihood.sample(tf.repeat(parameters, rows, axis=0), Draws(0, 0, tf.range(rows))).numpy()
-    first, second = samples[:, 0, 0, 0].astype(float), samples[:, 0, 0, 1].astype(float)
-    assert np.corrcoef(first, second)[0, 1] > 0.95
-    np.testing.assert_allclose(second.mean(), first.mean(), atol=3)
+    low, high = ([0.0, mean, 0.0, -4.0, -4.0, 20.0] for mean in (-0.5, 0.5))
+    means = likelihood.mean(tf.constant([low, high], tf.float32)[:, None, None]).numpy()[:, 0, 0]
+    np.testing.assert_allclose(means[:, 1], means[:, 0], atol=1e-3)
+    assert means[1, 1] - means[0, 1] > 100
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
