@@ -67,7 +67,9 @@ def picture(rows: list[dict]) -> bytes:
         if key != "reconstruction_bleu":
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, title="E-step, start of the codebook", title_fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    title = "E-step, start of the codebook"
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, title=title, title_fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

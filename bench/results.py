@@ -130,19 +130,20 @@ def figure3_table(rows: list[dict]) -> str:
     keys |= {"perplexity": "codebook_perplexity"}
     series = {title: over_seeds(rows, key) for title, key in keys.items()}
     steps = sorted({step for points in next(iter(series.values())).values() for step in points})
-    shown = [steps[0], steps[len(steps) // 4], steps[len(steps) // 2], steps[-1]]
-    head = ["E-step", "start", "seeds", *(f"{title}, step {step}" for title in keys for step in shown)]
+    early, middle, last = steps[0], steps[len(steps) // 4], steps[-1]
+    shown = [("BLEU from true latents", middle), ("BLEU from true latents", last)]
+    shown += [("codes in use", early), ("codes in use", middle), ("codes in use", last), ("perplexity", last)]
+    head = ["E-step", "start", "seeds", *(f"{title}, step {step}" for title, step in shown)]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for name, points in next(iter(series.values())).items():
+    for name, points in series["perplexity"].items():
         cells = []
-        for of_key in series.values():
-            for values in (of_key[name][step] for step in shown):
-                digits = 1 if max(values) < 100 else 0
-                low, mean, high = (
-                    f"{x:.{digits}f}" for x in (min(values), sum(values) / len(values), max(values))
-                )
-                cells.append(mean if low == high else f"{mean} ({low} to {high})")
-        lines.append("| " + " | ".join([*name, str(len(points[shown[-1]])), *cells]) + " |")
+        for title, step in shown:
+            values = series[title][name][step]
+            digits = 0 if title == "codes in use" else 1
+            three = min(values), sum(values) / len(values), max(values)
+            low, mean, high = (f"{value:.{digits}f}" for value in three)
+            cells.append(mean if low == high else f"{mean} ({low} to {high})")
+        lines.append("| " + " | ".join([*name, str(len(points[last])), *cells]) + " |")
     seconds = sorted(entry["seconds"] + entry["evaluation_seconds"] for entry in rows)
     machine = rows[0]["machine"]
     lines.append(
