@@ -7,7 +7,6 @@ from t2t_vqem import registry, search
 from t2t_vqem.decoding import translator
 from t2t_vqem.errors import UserError
 from t2t_vqem.export import exporter, saved_model
-from t2t_vqem.models.translation import TranslationModel
 
 LINES = [
     "A man rides a red bicycle .",
@@ -26,9 +25,9 @@ LINES = [
 
 @pytest.mark.parametrize("name", registry.models.names())
 def test_an_export_of_every_translation_model_gives_the_decoders_text(make_run, tmp_path, name):
-    run = make_run(name)
-    if not isinstance(run.model, TranslationModel):
+    if getattr(registry.models.get(name), "content", "text") != "text":
         pytest.skip(f"{name} is no translation model")
+    run = make_run(name)
     saved_model.SavedModel().write(run, str(tmp_path))
     serve = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     windows = [LINES, LINES[:1], LINES[2:4], LINES[4:], []]
