@@ -1,7 +1,8 @@
-"""One picture in a file: read, checked, and brought to size where that is asked for."""
+"""One picture in a file: read, checked, and brought to size where that is asked for; or written."""
 
 from __future__ import annotations
 
+import io
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,13 @@ def read(path: str, wanted: Wanted) -> np.ndarray:
     if wanted.resize:
         picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return np.array(picture).reshape(height, width, channels)
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Returns the PNG file of a picture, uint8 [height, width, 1 or 3]."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, format="png")
+    return buffer.getvalue()
 
 
 def shape(path: str, channels: int | None) -> tuple[int, int, int]:

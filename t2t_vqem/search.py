@@ -71,6 +71,11 @@ class Settings:
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         return ", ".join(f"{name}={value}" for name, value in changed.items() if value != defaults[name])
 
+    def drawing(self) -> dict[str, int | float]:
+        """Returns what shapes samples where nothing but samples is asked for: a temperature of 0 stands for 1."""
+        temperature = self.temperature or 1.0
+        return {"seed": self.seed, "temperature": temperature, "top_k": self.top_k, "top_p": self.top_p}
+
     @property
     def candidates(self) -> int:
         """How many candidates there are."""

@@ -13,7 +13,6 @@ or TensorFlow ever sum to others, decode says so and writes nothing.
 """
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -61,15 +60,12 @@ def _encode() -> dict[str, Any]:
 
 def _decode() -> dict[str, Any]:
     from t2t_vqem.compression import container
-    from t2t_vqem.evaluation import picture_grid
+    from t2t_vqem.decoding import pictures
 
     read = container.unpack(files.read(FLAGS.input), FLAGS.input)
     files.check_new(FLAGS.output, "output")
     codec, _ = _open()
-    with files.new_folder(FLAGS.output, "output") as folder:
-        for picture in codec.decode(read, FLAGS.input):
-            path = os.path.join(folder, f"{picture.name}.png")
-            files.write_atomic(path, picture_grid.png(picture.pixels))
+    pictures.write(codec.decode(read, FLAGS.input), FLAGS.output)
     return {"output": FLAGS.output, "pictures": len(read.names)}
 
 

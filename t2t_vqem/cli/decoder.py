@@ -17,7 +17,6 @@ empty line; one that is too long for the model is cut, and stderr says at the en
 
 import contextlib
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -63,7 +62,6 @@ def _pictures(metadata: config.RunMetadata) -> None:
     """Rebuilds the pictures in --input, or draws --samples of them, into the folder --output."""
     from t2t_vqem import search
     from t2t_vqem.decoding import pictures, prior
-    from t2t_vqem.evaluation import picture_grid
     from t2t_vqem.training import runs
 
     if bool(FLAGS.input) == bool(FLAGS.samples):
@@ -77,7 +75,7 @@ def _pictures(metadata: config.RunMetadata) -> None:
     flags.require("output")
     files.check_new(FLAGS.output, "output")
     found = pictures.paths(FLAGS.input) if FLAGS.input else []
-    drawing = pictures.settings_of(search.Settings())
+    drawing = search.Settings().drawing()
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     pictures.require_codes(run.model, "bin/decoder")
     if FLAGS.samples:
@@ -90,12 +88,7 @@ def _pictures(metadata: config.RunMetadata) -> None:
     else:
         pictures.warn_of_class(run.model)
         made = pictures.rebuilt(run.model, pictures.read(found, run.model.image_shape))
-    names = []
-    with files.new_folder(FLAGS.output, "output") as folder:
-        for picture in made:
-            names.append(f"{picture.name}.png")
-            files.write_atomic(os.path.join(folder, names[-1]), picture_grid.png(picture.pixels))
-    _print(os.path.join(FLAGS.output, name) for name in names)
+    _print(pictures.write(made, FLAGS.output))
 
 
 def _translate(metadata: config.RunMetadata) -> None:

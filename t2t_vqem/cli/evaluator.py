@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from absl import flags as absl_flags
 
-from t2t_vqem import config, files
+from t2t_vqem import config, files, picture_file
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.errors import UserError
@@ -135,7 +135,7 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
 
 def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any]]:
     """Judges a model of pictures or codes on the splits; returns a report of each."""
-    from t2t_vqem.evaluation import evaluators, picture_grid
+    from t2t_vqem.evaluation import evaluators
     from t2t_vqem.training import summaries
 
     for name in _TEXT_ALONE:
@@ -162,7 +162,7 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
         for key, picture in values.items():
             if np.ndim(picture) == 3:
                 path = os.path.join(FLAGS.model_dir, "pictures", f"{split}_{key}{of}.png")
-                files.write_atomic(path, picture_grid.png(picture))
+                files.write_atomic(path, picture_file.png(picture))
                 print(f"  {key:32} {path}")
         name = f"{split} (prior {prior.name}, {of[1:]})" if prior else split
         config.update_results(FLAGS.model_dir, f"eval/{name}", figures)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from t2t_vqem.compression import coding
 from t2t_vqem.compression.container import UNIFORM, Container, Maker
-from t2t_vqem.decoding.pictures import Picture
+from t2t_vqem.decoding.pictures import Picture, batches, filled
 from t2t_vqem.decoding.prior import Prior
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Model
@@ -140,7 +140,7 @@ class Codec:
         decode = tf.function(self._decoded, autograph=False)
         named = zip(container.names, codes, strict=True)
         while batch := list(itertools.islice(named, container.rows)):
-            stacked = coding.filled(np.stack([own for _, own in batch]), container.rows)
+            stacked = filled(np.stack([own for _, own in batch]), container.rows)
             pixels = decode(tf.constant(stacked)).numpy()
             yield from (Picture(name, own) for (name, _), own in zip(batch, pixels, strict=False))
 
@@ -155,13 +155,12 @@ class Codec:
 
         traced, progress = tf.function(look, autograph=False), Progress("encoding", count, "pictures")
         names, codes, psnr = [], [], []
-        while batch := list(itertools.islice(pictures, rows)):
-            pixels = coding.filled(np.stack([picture.pixels for picture in batch]), rows)
+        for own, pixels in batches(pictures, rows):
             found, quality = traced(tf.constant(pixels))
-            names += [picture.name for picture in batch]
-            codes.append(found.numpy()[: len(batch)])
-            psnr.append(quality.numpy()[: len(batch)])
-            progress.made(len(batch))
+            names += own
+            codes.append(found.numpy()[: len(own)])
+            psnr.append(quality.numpy()[: len(own)])
+            progress.made(len(own))
         return names, np.concatenate(codes), np.concatenate(psnr)
 
     def _decoded(self, codes: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from t2t_vqem.decoding.pictures import filled
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.prior import PriorModel
 from t2t_vqem.progress import Progress
@@ -137,11 +138,6 @@ def likelihoods(logits: np.ndarray) -> np.ndarray:
     places = np.rint(logits.astype(np.float64) * _GRID)
     below = places.max(axis=1, keepdims=True) - places
     return _POWERS[np.minimum(below, len(_POWERS) - 1).astype(np.int64)]
-
-
-def filled(batch: np.ndarray, rows: int) -> np.ndarray:
-    """Returns `batch` with so many zeros below it that it has `rows` rows."""
-    return np.concatenate([batch, np.zeros([rows - len(batch), *batch.shape[1:]], batch.dtype)])
 
 
 def _batches(count: int, rows: int) -> Iterator[slice]:

@@ -1,14 +1,15 @@
 """Pictures in and out of an image model: a folder of files rebuilt from their codes, samples of a prior."""
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from t2t_vqem import picture_file, search
+from t2t_vqem import files, picture_file
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Model
 from t2t_vqem.models.prior import PriorModel
@@ -52,18 +53,42 @@ def stem(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def read(files: Sequence[str], image_shape: Sequence[int]) -> Iterator[Picture]:
+def read(found: Sequence[str], image_shape: Sequence[int]) -> Iterator[Picture]:
     """Yields the pictures in files, every one of which must have the shape (height, width, channels).
 
     Raises:
       UserError: a file is no picture, is damaged or is not of that shape; the text names it.
     """
     height, width, channels = image_shape
-    for path in files:
+    for path in found:
         try:
             yield Picture(stem(path), picture_file.read(path, picture_file.Wanted((height, width), channels)))
         except picture_file.BadPicture as bad:
             raise UserError(f"{path} {bad}") from None
+
+
+def batches(pictures: Iterator[Picture], rows: int) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yields the names of at most `rows` pictures, and the pictures `filled` to so many rows."""
+    while batch := list(itertools.islice(pictures, rows)):
+        yield (
+            [picture.name for picture in batch],
+            filled(np.stack([picture.pixels for picture in batch]), rows),
+        )
+
+
+def filled(batch: np.ndarray, rows: int) -> np.ndarray:
+    """Returns `batch` with so many zeros below it that it has `rows` rows."""
+    return np.concatenate([batch, np.zeros([rows - len(batch), *batch.shape[1:]], batch.dtype)])
+
+
+def write(pictures: Iterable[Picture], folder: str) -> list[str]:
+    """Makes the new folder `folder`, the value of --output, of PNG files; returns their paths once it is whole."""
+    names = []
+    with files.new_folder(folder, "output") as made:
+        for picture in pictures:
+            names.append(f"{picture.name}.png")
+            files.write_atomic(os.path.join(made, names[-1]), picture_file.png(picture.pixels))
+    return [os.path.join(folder, name) for name in names]
 
 
 def require_codes(model: Model, reader: str) -> None:
@@ -89,22 +114,9 @@ def rebuilt(model: Model, pictures: Iterator[Picture]) -> Iterator[Picture]:
     A class-conditional decoder is told the first class, for files have none.
     """
     infer = tf.function(model.infer, autograph=False)
-
-    def of_batch(batch: list[Picture]) -> Iterator[Picture]:
-        pixels = np.stack([picture.pixels for picture in batch])
-        filled = np.concatenate([pixels, np.zeros([BATCH - len(batch), *pixels.shape[1:]], np.uint8)])
-        found = infer({"inputs": tf.zeros([BATCH], tf.int32), "targets": tf.constant(filled)})
-        for picture, pixels in zip(batch, found["outputs"].numpy(), strict=False):
-            yield Picture(picture.name, pixels)
-
-    waiting: list[Picture] = []
-    for picture in pictures:
-        waiting.append(picture)
-        if len(waiting) == BATCH:
-            yield from of_batch(waiting)
-            waiting = []
-    if waiting:
-        yield from of_batch(waiting)
+    for names, pixels in batches(pictures, BATCH):
+        found = infer({"inputs": tf.zeros([BATCH], tf.int32), "targets": tf.constant(pixels)})
+        yield from map(Picture, names, found["outputs"].numpy())
 
 
 def samples(
@@ -131,13 +143,3 @@ def samples(
         labels = numbers % num_classes
         codes = prior.sample(labels, numbers, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p)
         yield from decode(codes, labels).numpy()[: count - first]
-
-
-def settings_of(decoding: search.Settings) -> dict[str, float | int]:
-    """Returns those of `decode.*` that `samples` takes; a temperature of 0, the default, stands for 1."""
-    return {
-        "seed": decoding.seed,
-        "temperature": decoding.temperature or 1.0,
-        "top_k": decoding.top_k,
-        "top_p": decoding.top_p,
-    }

@@ -1,9 +1,6 @@
 """Pictures put side by side, as one picture."""
 
-import io
-
 import numpy as np
-from PIL import Image
 
 _GAP = 1  # pixels between two pictures
 _GROUND = 255
@@ -35,10 +32,3 @@ def beside(pairs: tuple[np.ndarray, ...], columns: int, scale: int = 1) -> np.nd
     rows = [part[:count].reshape(-1, 1, columns, *part.shape[1:]) for part in pairs]
     stacked = np.concatenate(rows, axis=1)
     return grid(stacked.reshape(-1, columns, *pairs[0].shape[1:]), scale)
-
-
-def png(picture: np.ndarray) -> bytes:
-    """Returns the PNG file of a picture, uint8 [height, width, 1 or 3]."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, format="png")
-    return buffer.getvalue()

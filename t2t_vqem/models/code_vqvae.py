@@ -110,7 +110,8 @@ class CodeVQVAE(PixelCNN):
         if not labels.dtype.is_floating:
             numbers = tf.range(tf.shape(labels)[0]) if rows is None else rows
             unit = Draws(seed, -1, numbers).uniform([tf.size(numbers), self.bottleneck.slots])
-            labels = self._cast(self.bottleneck.embed(tf.cast(unit * self.bottleneck.num_codes, tf.int32)))
+            latents = tf.cast(unit * self.bottleneck.num_codes, tf.int32)
+            labels = tf.cast(self.bottleneck.embed(latents), self.compute_dtype)
         return super().sample(labels, rows, seed=seed, **drawing)
 
     def biases(self, labels: tf.Tensor) -> list[tf.Tensor]:
@@ -120,6 +121,3 @@ class CodeVQVAE(PixelCNN):
         field = self.encoder(self.codes(codes))
         encoded = self.to_latents(tf.reshape(field, [tf.shape(field)[0], math.prod(field.shape[1:])]))
         return self.bottleneck.e_step(encoded, None, training)
-
-    def _cast(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(x, self.compute_dtype)

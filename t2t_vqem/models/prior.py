@@ -140,16 +140,7 @@ class PriorModel(Model):
 
         Samples are told apart by "index" where the features have it, else by their place in the batch.
         """
-        settings = self.decoding
-        outputs = self.sample(
-            features["inputs"],
-            features.get("index"),
-            seed=settings.seed,
-            temperature=settings.temperature or 1.0,
-            top_k=settings.top_k,
-            top_p=settings.top_p,
-        )
-        return {"outputs": outputs}
+        return {"outputs": self.sample(features["inputs"], features.get("index"), **self.decoding.drawing())}
 
     def sample(
         self,

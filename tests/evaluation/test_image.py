@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2t_vqem import picture_file
 from t2t_vqem.context import Training
 from t2t_vqem.decoding.prior import Prior
 from t2t_vqem.errors import UserError
@@ -134,4 +135,4 @@ def test_a_grid_of_grey_pictures():
     assert whole.shape == (5, 8, 3)
     assert whole[3, 6].tolist() == [pictures[1, 2, 0, 0, 0]] * 3
     assert (whole[2] == 255).all() and (whole[:, 2] == 255).all()  # noqa: PT018
-    assert picture_grid.png(whole).startswith(b"\x89PNG")
+    assert picture_file.png(whole).startswith(b"\x89PNG")
