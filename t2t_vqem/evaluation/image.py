@@ -8,7 +8,7 @@ all of it is given the class, and the signature says so.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -16,10 +16,8 @@ import tensorflow as tf
 from t2t_vqem.decoding import pictures as drawing
 from t2t_vqem.decoding.prior import Prior
 from t2t_vqem.evaluation import codebook, picture_grid
-from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.evaluation.labelled import LabelledEvaluator
 from t2t_vqem.models.model import Features, Model
-from t2t_vqem.problems.batches import Batching
-from t2t_vqem.problems.problem import Problem
 
 Value = float | str | np.ndarray
 _SHOWN = 16  # pictures beside their reconstructions
@@ -29,39 +27,14 @@ _TEMPERATURES = (0.6, 0.8, 1.0)  # that samples are drawn at, a row each
 _PATCHES = 16  # codes of a slot whose patches are shown
 
 
-class ImageEvaluator:
-    """Evaluates models of pictures on one split of a problem.
+class ImageEvaluator(LabelledEvaluator):
+    """Evaluates models of pictures on one split of a problem, see `LabelledEvaluator`; a model is traced once.
 
     A model's `look` gives losses, "outputs", "codes" and "nats", see `models.vqvae.VQVAE`.
     """
 
     main_metric = "bits_per_dim"
-
-    def __init__(
-        self,
-        problem: Problem,
-        data_dir: str,
-        split: str,
-        *,
-        batch_tokens: int,
-        max_examples: int | None = None,
-    ):
-        """Reads nothing but the split's size yet.
-
-        Args:
-          batch_tokens: numbers of the pictures of a batch.
-          max_examples: takes this many pictures, evenly spaced over the split; None or 0 takes all.
-
-        Raises UserError if the problem has no such split or its data are missing.
-        """
-        self._batching = Batching(batch_tokens=batch_tokens, boundaries=(1,))
-        dimensions = problem.dimensions(data_dir)
-        self._classes = dimensions["num_classes"]
-        self._rows = self._batching.rows(math.prod(dimensions["image_shape"]))
-        self._dataset = problem.dataset(split, data_dir, self._batching, training=False)
-        count = problem.manifest(data_dir)["splits"][split]["examples"]
-        self._chosen = set(evenly(count, max_examples))
-        self._traced: tuple[Model, Callable] | None = None
+    _traced: tuple[Model, Callable] | None = None
 
     def evaluate(self, model: Model, step: int) -> Mapping[str, Value]:
         """Returns the figures of `model` by name, under a uniform prior; see `evaluate_with_prior`."""
@@ -87,11 +60,11 @@ class ImageEvaluator:
         nats_of = tf.function(prior.nats, autograph=False) if prior else None
         sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
         counts, patches, shown = 0, _Patches(model), []
-        for batch in self._batches():
-            found, terms = self._traced[1](batch)
+        for batch in self.batches():
+            found, terms = self._traced[1]({name: tf.constant(array) for name, array in batch.items()})
             for term, (total, weight) in terms.items():
                 sums[term] += [float(total), float(weight)]
-            codes, pictures = found["codes"].numpy(), batch["targets"].numpy()
+            codes, pictures = found["codes"].numpy(), batch["targets"]
             nats = nats_of({"inputs": batch["inputs"], "targets": found["codes"]}) if nats_of else None
             sums["prior"] += [0.0 if nats is None else float(tf.reduce_sum(nats)), len(codes)]
             for key in ("psnr", "ssim", "nats"):
@@ -99,7 +72,7 @@ class ImageEvaluator:
             counts += codebook.code_counts(codes, np.ones(codes.shape[:-1], bool), model.num_codes)
             patches.add(pictures, codes[..., 0])
             if sum(map(len, (pair[0] for pair in shown))) < _SHOWN:
-                shown.append((pictures, found["outputs"].numpy(), batch["inputs"].numpy()))
+                shown.append((pictures, found["outputs"].numpy(), batch["inputs"]))
         means: dict[str, float] = {key: total / weight for key, (total, weight) in sums.items() if weight > 0}
         numbers, latents = math.prod(model.image_shape), math.prod(model.code_shape)
         of_prior, of_picture = means.pop("prior"), means.pop("nats")
@@ -126,30 +99,12 @@ class ImageEvaluator:
         }
 
     def _samples(self, model: Model, prior: Prior) -> np.ndarray:
+        classes = self.manifest["num_classes"]
         rows = [
-            np.stack(
-                list(
-                    drawing.samples(
-                        model, prior.model, _COLUMNS, num_classes=self._classes, temperature=temperature
-                    )
-                )
-            )
+            list(drawing.samples(model, prior.model, _COLUMNS, num_classes=classes, temperature=temperature))
             for temperature in _TEMPERATURES
         ]
-        return picture_grid.grid(np.stack(rows), scale=2)
-
-    def _batches(self) -> Iterator[dict[str, tf.Tensor]]:
-        """Yields the chosen pictures in batches of equal size, but for the last."""
-        waiting: list[tuple[np.ndarray, np.ndarray]] = []
-        for batch in self._dataset.as_numpy_iterator():
-            for row, index in enumerate(batch["index"].tolist()):
-                if index in self._chosen:  # rows of padding have index -1
-                    waiting.append((batch["inputs"][row], batch["targets"][row]))
-                if len(waiting) == self._rows:
-                    yield _stacked(waiting)
-                    waiting = []
-        if waiting:
-            yield _stacked(waiting)
+        return picture_grid.grid(np.array(rows), scale=2)
 
 
 class _Patches:
@@ -217,8 +172,3 @@ def _pictures(model: Model, shown: list[tuple[np.ndarray, ...]]) -> dict[str, np
         )
         found["interpolations"] = picture_grid.grid(between.numpy(), scale=2)
     return found
-
-
-def _stacked(rows: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, tf.Tensor]:
-    labels, pictures = zip(*rows, strict=True)
-    return {"inputs": tf.constant(np.stack(labels)), "targets": tf.constant(np.stack(pictures))}

@@ -177,21 +177,9 @@ class CodesProblem(LabelledProblem):
             generation.publish(partial, final, about | {"splits": splits, "files": written})
         return self.manifest(data_dir)
 
-    def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
-        """Yields a line a field: its label, its shape and the codes of its first position, slot by slot."""
-        import tensorflow as tf
-
-        from t2t_vqem.problems import array_batches
-
-        manifest = self.manifest(data_dir)
-        paths = shards.split_paths(self.folder(data_dir), manifest, self.require_split(split))
-        shape, names = " x ".join(map(str, self.code_shape)), manifest["label_names"]
-        for number, record in enumerate(tf.data.TFRecordDataset(paths).take(count)):
-            parsed = array_batches.parse(record[None], self.array_format)
-            label = int(parsed["inputs"][0])
-            name = f" ({names[label]})" if names else ""
-            first = " ".join(map(str, parsed["targets"][0, 0, 0].numpy()))
-            yield f"{split} {number}: label {label}{name}, {shape} of {self.num_codes} codes, first {first}"
+    def described(self, array: np.ndarray) -> str:
+        """Returns the codes of the first position, slot by slot."""
+        return f" of {self.num_codes} codes, first {' '.join(map(str, array[0, 0]))}"
 
 
 def _format(code_shape: tuple[int, int, int], num_codes: int) -> ArrayFormat:

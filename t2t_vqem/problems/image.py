@@ -116,21 +116,9 @@ class ImageProblem(LabelledProblem, GeneratedProblem):
         self.label_names = tuple(manifest["label_names"])
         return manifest
 
-    def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
-        """Yields a line a picture: its label, its shape and the mean of each channel, from 0 to 255."""
-        import tensorflow as tf
-
-        from t2t_vqem.problems import array_batches
-
-        manifest = self.manifest(data_dir)
-        paths = shards.split_paths(self.folder(data_dir), manifest, self.require_split(split))
-        shape = " x ".join(map(str, self.image_shape))
-        for number, record in enumerate(tf.data.TFRecordDataset(paths).take(count)):
-            parsed = array_batches.parse(record[None], self.array_format)
-            label = int(parsed["inputs"][0])
-            name = f" ({self.label_names[label]})" if self.label_names else ""
-            means = " ".join(f"{mean:.1f}" for mean in parsed["targets"][0].numpy().mean(axis=(0, 1)))
-            yield f"{split} {number}: label {label}{name}, {shape}, mean {means}"
+    def described(self, array: np.ndarray) -> str:
+        """Returns the mean of each channel, from 0 to 255."""
+        return f", mean {' '.join(f'{mean:.1f}' for mean in array.mean(axis=(0, 1)))}"
 
 
 def _format(image_shape: tuple[int, int, int]) -> ArrayFormat:

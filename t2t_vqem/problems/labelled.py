@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -96,3 +97,23 @@ class LabelledProblem(Problem):
         stored = self.array_format
         leading = (batching.steps_per_call, batching.rows(stored.numbers))
         return [{"inputs": leading, "targets": (*leading, *stored.shape)}]
+
+    def inspect(self, split: str, data_dir: str, count: int) -> Iterator[str]:
+        """Yields a line an array: its label, its shape and what `described` says of it."""
+        import tensorflow as tf
+
+        from t2t_vqem.problems import array_batches
+
+        manifest = self.manifest(data_dir)
+        paths = shards.split_paths(self.folder(data_dir), manifest, self.require_split(split))
+        stored, names = self.array_format, manifest["label_names"]
+        shape = " x ".join(map(str, stored.shape))
+        for number, record in enumerate(tf.data.TFRecordDataset(paths).take(count)):
+            parsed = array_batches.parse(record[None], stored)
+            label = int(parsed["inputs"][0])
+            name = f" ({names[label]})" if names else ""
+            yield f"{split} {number}: label {label}{name}, {shape}{self.described(parsed['targets'][0].numpy())}"
+
+    @abc.abstractmethod
+    def described(self, array: np.ndarray) -> str:
+        """Returns what `inspect` says of an array behind its shape."""
