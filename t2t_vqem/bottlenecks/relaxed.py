@@ -50,6 +50,20 @@ class Counted(Bottleneck):
         )
 
 
+class Bits(Counted):
+    """What codes of log2 K bits share: maps of the encoding to a number a bit, and of bits, -1 and 1, back."""
+
+    def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None):
+        """Raises UserError unless `num_codes` is a power of two."""
+        self.bits = require_power_of_two(num_codes)
+        super().__init__(num_codes, dim, settings)
+        self.project_in = projection(dim, self.bits, "project_in", use_bias=True)
+        self.project_out = projection(self.bits, dim, "project_out", use_bias=True)
+
+    def parts(self, codes: tf.Tensor) -> tf.Tensor:
+        return self.project_out(2.0 * to_bits(codes, self.bits) - 1.0)
+
+
 @registry.bottlenecks.register("gumbel_softmax")
 class GumbelSoftmax(Counted):
     """A linear map gives the logits of the codes; the sample is relaxed (Jang et al. 2017, arXiv 1611.01144).
@@ -118,19 +132,12 @@ class GumbelSoftmax(Counted):
 
 
 @registry.bottlenecks.register("semhash")
-class SemanticHashing(Counted):
+class SemanticHashing(Bits):
     """Bits of noisy logits: improved semantic hashing (Kaiser & Bengio 2018, arXiv 1801.09797).
 
     A code is log2 K bits. In training half of the positions pass bits, with the gradient of the other half's
     saturating sigmoid. Of the settings the decay alone applies, as the window of usage.
     """
-
-    def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None):
-        """Raises UserError unless `num_codes` is a power of two."""
-        self.bits = require_power_of_two(num_codes)
-        super().__init__(num_codes, dim, settings)
-        self.project_in = projection(dim, self.bits, "project_in", use_bias=True)
-        self.project_out = projection(self.bits, dim, "project_out", use_bias=True)
 
     def e_step(
         self, x: tf.Tensor, mask: tf.Tensor | None, training: Training | None = None
@@ -149,9 +156,6 @@ class SemanticHashing(Counted):
             bits = tf.where(passed, straight_through(saturating, bits), saturating)
         quantized = self.project_out(2.0 * bits - 1.0)
         return self.output(positions, quantized, codes, samples, tf.zeros_like(bits[:, 0]), training)
-
-    def parts(self, codes: tf.Tensor) -> tf.Tensor:
-        return self.project_out(2.0 * to_bits(codes, self.bits) - 1.0)
 
 
 def from_bits(bits: tf.Tensor) -> tf.Tensor:

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from t2t_vqem import registry
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput, Positions, projection
-from t2t_vqem.bottlenecks.checks import require, require_power_of_two
+from t2t_vqem.bottlenecks.checks import require
 from t2t_vqem.bottlenecks.estimator import straight_through
-from t2t_vqem.bottlenecks.relaxed import Counted, from_bits, to_bits
+from t2t_vqem.bottlenecks.relaxed import Bits, Counted, from_bits, to_bits
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import Training
 
@@ -89,20 +89,13 @@ class FSQ(Counted):
 
 
 @registry.bottlenecks.register("lfq")
-class LFQ(Counted):
+class LFQ(Bits):
     """Lookup-free quantisation (Yu et al., arXiv 2310.05737): log2 K numbers, of each the sign.
 
     `codebook.beta` weighs the commitment |z - sign(z)|^2. `codebook.entropy_weight` weighs the entropy of the
     posterior, whose bits are independent, minus that of the bits' mean over positions; the mean is the moving average
     of usage, so that the loss adds over replicas. Beside these the decay applies, as the window of usage.
     """
-
-    def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None):
-        """Raises UserError unless `num_codes` is a power of two."""
-        self.bits = require_power_of_two(num_codes)
-        super().__init__(num_codes, dim, settings)
-        self.project_in = projection(dim, self.bits, "project_in", use_bias=True)
-        self.project_out = projection(self.bits, dim, "project_out", use_bias=True)
 
     def e_step(
         self, x: tf.Tensor, mask: tf.Tensor | None, training: Training | None = None
@@ -125,6 +118,3 @@ class LFQ(Counted):
         return self.output(
             positions, quantized, codes, codes, loss, training, effective_codes=tf.exp(entropy)
         )
-
-    def parts(self, codes: tf.Tensor) -> tf.Tensor:
-        return self.project_out(2.0 * to_bits(codes, self.bits) - 1.0)

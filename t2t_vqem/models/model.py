@@ -76,6 +76,12 @@ class Model(Block, abc.ABC):
             holds, "bottleneck", bottleneck, "that of one slice where there are several: they are a product"
         )
 
+    def require_conditional(self, class_conditional: object, num_classes: int) -> None:
+        """Raises a UserError unless a model can be told, or not told, one of so many classes."""
+        holds = class_conditional is False or (class_conditional is True and num_classes > 1)
+        wanted = "False: all pictures are of one class" if num_classes == 1 else "True or False"
+        self.require(holds, "class_conditional", class_conditional, wanted)
+
     def require_share(self, **values: object) -> None:
         """Raises a UserError unless every value lies in [0, 1)."""
         for name, value in values.items():

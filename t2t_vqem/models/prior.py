@@ -63,9 +63,7 @@ class PriorModel(Model):
         self.require_share(dropout=dropout)
         fits = type(slot_dim) is int and slot_dim > 0 and slot_dim % slot_heads == 0
         self.require(fits, "slot_dim", slot_dim, f"a multiple of slot_heads = {slot_heads}")
-        known = class_conditional is False or (class_conditional is True and num_classes > 1)
-        wanted = "False: all pictures are of one class" if num_classes == 1 else "True or False"
-        self.require(known, "class_conditional", class_conditional, wanted)
+        self.require_conditional(class_conditional, num_classes)
         self.height, self.width, self.slots = code_shape
         self.positions = self.height * self.width
         self.num_codes = num_codes

@@ -74,9 +74,7 @@ class VQVAE(Model):
         self.require_sliceable(bottleneck, codebooks)
         known = ", ".join(LIKELIHOODS)
         self.require(likelihood in LIKELIHOODS, "likelihood", likelihood, f"one of {known}")
-        conditional = type(class_conditional) is bool and (num_classes > 1 or not class_conditional)
-        wanted = "True or False, and False where there is one class"
-        self.require(conditional, "class_conditional", class_conditional, wanted)
+        self.require_conditional(class_conditional, num_classes)
         self.image_shape = tuple(image_shape)
         height, width, channels = self.image_shape
         self.likelihood = LIKELIHOODS[likelihood](channels)
