@@ -13,6 +13,7 @@ from t2t_vqem.layers.losses import cross_entropy
 
 LEVELS = 256
 _LEAST_LOG_SCALE = -7.0  # in units where the levels span 2: an eighth of a level, as in arXiv 1701.05517
+_HALF = 1.0 / (LEVELS - 1)  # of a level's width, in the same units
 
 
 class Likelihood(abc.ABC):
@@ -61,36 +62,8 @@ class Softmax(Likelihood):
         return tf.cast(tf.reshape(parameters, shape), tf.float32)
 
 
-class _Rounded(Likelihood):
-    """A continuous distribution over [-1, 1] whose mass between two roundings is that of a level.
-
-    The lowest and the highest level take what lies beyond.
-    """
-
-    def _log_mass(self, values: tf.Tensor, means: tf.Tensor, log_scales: tf.Tensor) -> tf.Tensor:
-        """Returns log P of `values` in [-1, 1] that are levels; the three broadcast against each other."""
-        half = 1.0 / (LEVELS - 1)
-        inverse = tf.exp(-log_scales)
-        upper, lower = ((values - means + side) * inverse for side in (half, -half))
-        low, high = values < -1.0 + half, values > 1.0 - half
-        # Far out both bounds' masses round to the same number: there the density times the width stands in.
-        inner = self._cumulative(upper) - self._cumulative(lower)
-        density = self._log_density((values - means) * inverse) - log_scales + math.log(2.0 * half)
-        close = tf.where(inner > 1e-5, tf.math.log(tf.maximum(inner, 1e-12)), density)
-        return tf.where(low, self._log_cumulative(upper), tf.where(high, self._log_cumulative(-lower), close))
-
-    @abc.abstractmethod
-    def _cumulative(self, x: tf.Tensor) -> tf.Tensor: ...
-
-    @abc.abstractmethod
-    def _log_cumulative(self, x: tf.Tensor) -> tf.Tensor: ...
-
-    @abc.abstractmethod
-    def _log_density(self, x: tf.Tensor) -> tf.Tensor: ...
-
-
-class Gaussian(_Rounded):
-    """A Gaussian for each number, whose mean and variance the decoder says."""
+class Gaussian(Likelihood):
+    """A Gaussian for each number, whose mean and variance the decoder says; a level has the mass of its rounding."""
 
     def __init__(self, channels: int):
         super().__init__(channels)
@@ -99,7 +72,17 @@ class Gaussian(_Rounded):
     @fused
     def nats(self, parameters: tf.Tensor, pictures: tf.Tensor) -> tf.Tensor:
         """See Likelihood."""
-        return -tf.reduce_sum(self._log_mass(_centred(pictures), *self._split(parameters)), axis=-1)
+        values = _centred(pictures)
+        means, log_scales = self._split(parameters)
+        inverse = tf.exp(-log_scales)
+        upper, lower = ((values - means + side) * inverse for side in (_HALF, -_HALF))
+        # Far out both bounds' masses round to the same number: there the density times the width stands in.
+        inner = _normal_mass(upper) - _normal_mass(lower)
+        density = _log_normal_density((values - means) * inverse) - log_scales + math.log(2.0 * _HALF)
+        close = tf.where(inner > 1e-5, tf.math.log(tf.maximum(inner, 1e-12)), density)
+        low, high = _ends(values)
+        mass = tf.where(low, _log_normal_mass(upper), tf.where(high, _log_normal_mass(-lower), close))
+        return -tf.reduce_sum(mass, axis=-1)
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         """See Likelihood; the mean before rounding, within 0 .. 255."""
@@ -109,20 +92,23 @@ class Gaussian(_Rounded):
         means, log_scales = tf.split(tf.cast(parameters, tf.float32), 2, axis=-1)
         return means, tf.maximum(log_scales, _LEAST_LOG_SCALE)
 
-    def _cumulative(self, x: tf.Tensor) -> tf.Tensor:
-        return 0.5 * tf.math.erfc(-x * math.sqrt(0.5))
 
-    def _log_cumulative(self, x: tf.Tensor) -> tf.Tensor:
-        # Below -5 erfc loses its digits; there the first terms of the asymptotic series are better.
-        far = tf.minimum(x, -5.0)
-        series = self._log_density(far) - tf.math.log(-far) + tf.math.log1p(-1.0 / far**2 + 3.0 / far**4)
-        return tf.where(x < -5.0, series, tf.math.log(self._cumulative(tf.maximum(x, -5.0))))
-
-    def _log_density(self, x: tf.Tensor) -> tf.Tensor:
-        return -0.5 * (tf.square(x) + math.log(2.0 * math.pi))
+def _normal_mass(x: tf.Tensor) -> tf.Tensor:
+    return 0.5 * tf.math.erfc(-x * math.sqrt(0.5))
 
 
-class LogisticMixture(_Rounded):
+def _log_normal_mass(x: tf.Tensor) -> tf.Tensor:
+    # Below -5 erfc loses its digits; there the first terms of the asymptotic series are better.
+    far = tf.minimum(x, -5.0)
+    series = _log_normal_density(far) - tf.math.log(-far) + tf.math.log1p(-1.0 / far**2 + 3.0 / far**4)
+    return tf.where(x < -5.0, series, tf.math.log(_normal_mass(tf.maximum(x, -5.0))))
+
+
+def _log_normal_density(x: tf.Tensor) -> tf.Tensor:
+    return -0.5 * (tf.square(x) + math.log(2.0 * math.pi))
+
+
+class LogisticMixture(Likelihood):
     """A mixture of logistics for each pixel, whose channels depend on each other (PixelCNN++, arXiv 1701.05517).
 
     In a component the mean of a channel is shifted by a linear function of the channels before it.
@@ -134,49 +120,66 @@ class LogisticMixture(_Rounded):
         self._pairs = channels * (channels - 1) // 2
         self.size = components * (1 + 2 * channels + self._pairs)
 
-    @fused
     def nats(self, parameters: tf.Tensor, pictures: tf.Tensor) -> tf.Tensor:
         """See Likelihood."""
+        return tf.reshape(
+            self._nats(_as_rows(parameters), _as_rows(_centred(pictures))), _shape(pictures)[:-1]
+        )
+
+    @fused
+    def _nats(self, parameters: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+        """Returns nats [pixels] of rows: with the pixels innermost, a CPU works on many of them at once."""
         weights, means, log_scales, slopes = self._split(parameters)
-        values = _centred(pictures)[..., None]
-        means = [
-            mean + self._shift(channel, slopes, tf.unstack(values, axis=-2))
-            for channel, mean in enumerate(tf.unstack(means, axis=-2))
-        ]
-        mass = tf.reduce_sum(self._log_mass(values, tf.stack(means, axis=-2), log_scales), axis=-2)
-        return -tf.reduce_logsumexp(tf.nn.log_softmax(weights) + mass, axis=-1)
+        before = tf.unstack(values)
+        means = [mean + self._shift(at, slopes, before) for at, mean in enumerate(tf.unstack(means))]
+        mass = _log_logistic_mass(values[:, None], tf.stack(means), log_scales)
+        return -tf.reduce_logsumexp(tf.nn.log_softmax(weights, axis=0) + tf.reduce_sum(mass, axis=0), axis=0)
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         """See Likelihood; the mean before rounding, each component's within 0 .. 255."""
-        weights, means, _, slopes = self._split(parameters)
+        weights, means, _, slopes = self._split(_as_rows(parameters))
         found: list[tf.Tensor] = []
-        for channel, mean in enumerate(tf.unstack(means, axis=-2)):
-            found.append(tf.clip_by_value(mean + self._shift(channel, slopes, found), -1.0, 1.0))
-        weighted = tf.nn.softmax(weights)[..., None, :] * tf.stack(found, axis=-2)
-        return _levels(tf.reduce_sum(weighted, axis=-1))
+        for at, mean in enumerate(tf.unstack(means)):
+            found.append(tf.clip_by_value(mean + self._shift(at, slopes, found), -1.0, 1.0))
+        mixed = tf.reduce_sum(tf.nn.softmax(weights, axis=0) * tf.stack(found), axis=1)
+        return tf.reshape(_levels(tf.transpose(mixed)), [*_shape(parameters)[:-1], self.channels])
 
     def _shift(self, channel: int, slopes: tf.Tensor, before: list[tf.Tensor]) -> tf.Tensor | float:
         first = channel * (channel - 1) // 2
-        terms = [slopes[..., first + other, :] * before[other] for other in range(channel)]
+        terms = [slopes[first + other] * before[other] for other in range(channel)]
         return tf.add_n(terms) if terms else 0.0
 
-    def _split(self, parameters: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """Returns log weights [..., components], and means, log scales, slopes [..., channels or pairs, components]."""
+    def _split(self, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Returns log weights [components, pixels] and [channels or pairs, components, pixels] of the others.
+
+        These are means, log scales, slopes.
+        """
         counts = [1, self.channels, self.channels, self._pairs]
-        parts = tf.reshape(
-            tf.cast(parameters, tf.float32), [*_shape(parameters)[:-1], sum(counts), self.components]
-        )
-        weights, means, log_scales, slopes = tf.split(parts, counts, axis=-2)
-        return weights[..., 0, :], means, tf.maximum(log_scales, _LEAST_LOG_SCALE), tf.tanh(slopes)
+        parts = tf.reshape(rows, [sum(counts), self.components, -1])
+        weights, means, log_scales, slopes = tf.split(parts, counts)
+        return weights[0], means, tf.maximum(log_scales, _LEAST_LOG_SCALE), tf.tanh(slopes)
 
-    def _cumulative(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.sigmoid(x)
 
-    def _log_cumulative(self, x: tf.Tensor) -> tf.Tensor:
-        return -tf.nn.softplus(-x)
+def _as_rows(x: tf.Tensor) -> tf.Tensor:
+    """Returns float32 [size, pixels] of [batch, height, width, size]."""
+    return tf.transpose(tf.reshape(tf.cast(x, tf.float32), [-1, x.shape[-1]]))
 
-    def _log_density(self, x: tf.Tensor) -> tf.Tensor:
-        return x - 2.0 * tf.nn.softplus(x)
+
+def _log_logistic_mass(values: tf.Tensor, means: tf.Tensor, log_scales: tf.Tensor) -> tf.Tensor:
+    """Returns log(F(upper) - F(lower)) of the bounds of levels in [-1, 1]; the three broadcast against each other.
+
+    With F the logistic function it equals log F(upper) + log F(-lower) + log(1 - exp(lower - upper)), a sum that
+    loses no digits however far out the bounds are.
+    """
+    inverse = tf.exp(-log_scales)
+    centred = (values - means) * inverse
+    half = _HALF * inverse
+    low, high = _ends(values)
+    under = tf.where(high, 0.0, tf.nn.softplus(-(centred + half)))
+    over = tf.where(low, 0.0, tf.nn.softplus(centred - half))
+    width = tf.maximum(2.0 * half, 1e-6)  # 1 - exp(-w) is w where this binds
+    between = math.log(2.0 * _HALF) - log_scales + tf.math.log(-tf.math.expm1(-width) / width)
+    return tf.where(low | high, 0.0, between) - under - over
 
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {
@@ -188,6 +191,11 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
 
 def _centred(pictures: tf.Tensor) -> tf.Tensor:
     return tf.cast(pictures, tf.float32) * (2.0 / (LEVELS - 1)) - 1.0
+
+
+def _ends(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Tells which of `values` are the lowest and the highest level; these have what lies beyond them too."""
+    return values < _HALF - 1.0, values > 1.0 - _HALF
 
 
 def _levels(values: tf.Tensor) -> tf.Tensor:
