@@ -13,11 +13,9 @@ import io
 import itertools
 import json
 import pathlib
-import subprocess
-import sys
 
-from bench import results
-from t2t_vqem import config, files
+from bench import results, runs
+from t2t_vqem import files
 
 E_STEPS = {"hard EM": ("hard_em", 1), "soft EM, m = 5": ("soft_em", 5), "soft EM, m = 10": ("soft_em", 10)}
 STARTS = ("released", "data")
@@ -29,25 +27,6 @@ PANELS = {
 }
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 COLOURS = {"hard EM": "#2e8b57", "soft EM, m = 5": "#d99a00", "soft EM, m = 10": "#3465a4"}
-
-
-def finished(run: pathlib.Path) -> bool:
-    """Returns whether a run has ended."""
-    path = run / config.RESULTS_FILE
-    return path.exists() and "train" in json.loads(path.read_text())
-
-
-def train(run: pathlib.Path, e_step: str, start: str, seed: int, options: argparse.Namespace) -> None:
-    """Makes one run, or goes on with it."""
-    bottleneck, samples = E_STEPS[e_step]
-    command = [sys.executable, "-P", "-m", "t2t_vqem.cli.trainer", "--problem=multi30k_ende"]
-    command += ["--model=latent_nat", "--gin_file=figure3.gin", f"--seed={seed}", f"--model_dir={run}"]
-    bindings = {"latent_nat.bottleneck": bottleneck, "codebook.init": start, "soft_em.num_samples": samples}
-    command += [f"--gin_param={name} = {value!r}" for name, value in bindings.items()]
-    command += [
-        f"--{name}={getattr(options, name)}" for name in ("source_dir", "data_dir") if getattr(options, name)
-    ]
-    subprocess.run(command, check=True)
 
 
 def picture(rows: list[dict]) -> bytes:
@@ -90,8 +69,21 @@ def main() -> None:
         for seed, e_step, start in itertools.product(SEEDS, E_STEPS, STARTS):
             bottleneck, samples = E_STEPS[e_step]
             run = options.runs / f"{bottleneck}_{samples}_{start}_{seed}"
-            if not finished(run):
-                train(run, e_step, start, seed, options)
+            bindings = {
+                "latent_nat.bottleneck": bottleneck,
+                "codebook.init": start,
+                "soft_em.num_samples": samples,
+            }
+            runs.train(
+                run,
+                bindings,
+                problem="multi30k_ende",
+                model="latent_nat",
+                gin_file="figure3.gin",
+                seed=seed,
+                source_dir=options.source_dir,
+                data_dir=options.data_dir,
+            )
             results.add(rows_path, results.row(f"{e_step}; {start}; seed {seed}", run))
     files.write_atomic(str(DOCS / "figure3.png"), picture(json.loads(rows_path.read_text())))
 

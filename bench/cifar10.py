@@ -1,0 +1,75 @@
+"""Discretisations compared on CIFAR-10: equal models, equal steps, and over the codes of each the same prior.
+
+    bin/_run bench.cifar10 --source_dir=cifar-10-batches-py --data_dir=data --runs=runs/cifar10_comparison
+
+Trains gin/cifar10_comparison.gin with every bottleneck, hard EM and soft EM with three seeds, writes the codes of
+each, trains gin/cifar10_comparison_prior.gin on them, and evaluates both on val and test. Runs that are finished are
+not made again, and one that was stopped goes on. Then writes docs/results/cifar10.json. With --seeds several machines,
+or cores, share the work.
+"""
+
+import argparse
+import pathlib
+import re
+
+from bench import results, runs
+
+BOTTLENECKS = {
+    "hard EM": {"vqvae.bottleneck": "hard_em"},
+    "soft EM, m = 5": {"vqvae.bottleneck": "soft_em", "soft_em.num_samples": 5},
+    "soft EM, m = 10": {"vqvae.bottleneck": "soft_em", "soft_em.num_samples": 10},
+    "gradient VQ": {"vqvae.bottleneck": "gradient_vq"},
+    "Gumbel softmax": {"vqvae.bottleneck": "gumbel_softmax"},
+    "FSQ": {"vqvae.bottleneck": "fsq"},
+}
+SEVERAL_SEEDS = ("hard EM", "soft EM, m = 5")
+SEEDS = (0, 1, 2)
+ROWS = pathlib.Path(__file__).parents[1] / "docs" / "results" / "cifar10.json"
+
+
+def make(name: str, seed: int, options: argparse.Namespace) -> dict:
+    """Makes what is missing of one run, its codes and its prior; returns its row."""
+    run = options.runs / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{seed}"
+    prior, data = run.with_name(f"{run.name}_prior"), run.with_name(f"{run.name}_data")
+    runs.train(
+        run,
+        BOTTLENECKS[name],
+        problem="cifar10",
+        model="vqvae",
+        gin_file="cifar10_comparison.gin",
+        seed=seed,
+        source_dir=options.source_dir,
+        data_dir=options.data_dir,
+    )
+    data.mkdir(exist_ok=True)  # the pictures are every run's, the codes its own
+    pictures = data / "cifar10"
+    if not pictures.is_symlink():
+        pictures.symlink_to((options.data_dir / "cifar10").resolve())
+    runs.command("encoder", model_dir=run, data_dir=data)
+    runs.train(
+        prior,
+        {},
+        problem="cifar10_codes",
+        model="latent_prior",
+        gin_file="cifar10_comparison_prior.gin",
+        seed=seed,
+        data_dir=data,
+    )
+    runs.command("evaluator", model_dir=run, prior_model_dir=prior, split="val,test")
+    return results.row(f"{name}; seed {seed}", run) | {"prior": results.row("prior", prior)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--source_dir", help="the published files of CIFAR-10")
+    parser.add_argument("--data_dir", type=pathlib.Path, default="data", help="where the generated data lie")
+    parser.add_argument("--runs", type=pathlib.Path, required=True, help="the folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
+    options = parser.parse_args()
+    for seed in options.seeds:
+        for name in BOTTLENECKS if seed == SEEDS[0] else SEVERAL_SEEDS:
+            results.add(ROWS, make(name, seed, options))
+
+
+if __name__ == "__main__":
+    main()
