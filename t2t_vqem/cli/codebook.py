@@ -4,8 +4,9 @@
     bin/codebook --model_dir=run --split=test --checkpoint=latest --output=report
 
 Usage, live codes, perplexity, softness of the E-step, movement between the run's checkpoints, agreement of two halves
-of the split, what text each code stands for, and what one code in the place of another changes. Without --split, the
-split that the best checkpoint was chosen on. Writes into --output, or MODEL_DIR/codebook if it is not given:
+of the split, what text or which patches each code stands for, and what one code in the place of another changes.
+Without --split, the split that the best checkpoint was chosen on. Writes into --output, or MODEL_DIR/codebook if it is
+not given:
 
     codebook.json    all of it
     codebook.html    a page with pictures, which opens offline
@@ -37,7 +38,6 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.training import runs
 
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
-    run.problem.require_content("text", "bin/codebook")
     codebook_report.require_codebook(run)
     split = run.problem.require_split(FLAGS.split or run.problem.dev_split)
     runs.check_data(run)

@@ -1,10 +1,12 @@
 """The report on a codebook as one page of HTML that needs nothing beside itself."""
 
 import base64
-import difflib
 import html
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
+
+from t2t_vqem.evaluation import codebook_page_pictures, codebook_page_text
 
 _CSS = """
 :root { color-scheme: light; --ink: #1c2430; --dim: #64748b; --line: #e2e8f0; --accent: #1f6fb2; }
@@ -35,6 +37,8 @@ tr:last-child td { border-bottom: 0; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td small { color: var(--dim); white-space: nowrap; }
 .t { display: inline-block; margin: 0 10px 2px 0; white-space: pre-wrap; }
+td img { image-rendering: pixelated; height: 40px; }
+td img.whole { height: 128px; }
 mark { background: #ffe3a3; border-radius: 3px; padding: 0 2px; }
 input { font: inherit; padding: 7px 10px; margin: 0 10px 10px 0; width: min(360px, 100%);
   border: 1px solid #cbd5e1; border-radius: 6px; }
@@ -61,6 +65,9 @@ document.querySelectorAll("#codes th[data-sort]").forEach((head, column) => {
 });
 """
 
+# What the page says of codes, by what they are codes of.
+_WORDS = {"text": codebook_page_text, "images": codebook_page_pictures}
+
 # Figure, what the page calls it, and what it says.
 _TILES = (
     ("latents", "positions", "real positions of the split that were given a code"),
@@ -80,6 +87,14 @@ _TILES = (
         "… of other codes",
         "the same of two codes that have nothing to do with each other",
     ),
+    ("patch_likeness", "same mean patch", "cosine of each code's mean patches in the two halves"),
+    (
+        "patch_likeness_by_chance",
+        "… of other codes",
+        "the same of two codes that have nothing to do with each other",
+    ),
+    ("swap_levels_inside", "levels changed by a swap", "of 255, in the patch whose code is another"),
+    ("swap_levels_outside", "… elsewhere", "of 255, in the rest of the picture"),
     ("swap_changed", "changed by a swap", "share of output tokens that one other code changes"),
     ("swap_changed_inside", "… in its own window", "of the tokens that the code stands for"),
     ("swap_changed_outside", "… elsewhere", "of all others"),
@@ -93,11 +108,12 @@ def page(values: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
       values: of a `codebook_report.Report`.
       pictures: PNGs by their captions.
     """
+    words = _WORDS[values["content"]]
     title = f"Codebook of {values['model']} on {values['problem']}"
     slots = f", {values['num_slots']} slots a position" if values["num_slots"] > 1 else ""
     facts = (
         f"{values['split']}, {values['figures']['examples']} examples; step {values['step']}; "
-        f"{values['num_codes']} codes{slots}; a position stands for {values['tokens_per_code']} target pieces."
+        f"{values['num_codes']} codes{slots}; {words.position(values)}."
     )
     sections = [
         f"<h1>{_escaped(title)}</h1><p>{_escaped(facts)}</p>",
@@ -105,13 +121,32 @@ def page(values: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         "<h2>In pictures</h2>",
         _pictures(pictures),
         "" if values["movement"] else "<p>No movement: the run keeps one checkpoint alone.</p>",
-        _swaps(values["swaps"]),
-        _codes(values["slots"]),
+        _swaps(values["swaps"], words),
+        _codes(values["slots"], words),
     ]
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>\n'
         f'<meta name="viewport" content="width=device-width"><style>{_CSS}</style></head>\n'
         f"<body><main>{''.join(sections)}</main>\n<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _swaps(swaps: Mapping[str, Any] | None, words: ModuleType) -> str:
+    if not swaps:
+        return ""
+    rows = []
+    for swap in swaps["shown"]:
+        slot = f", slot {swap['slot']}" if any(other["slot"] for other in swaps["shown"]) else ""
+        what = f"{swap['code']} → {swap['replacement']}, position {swap['position'] + 1}{slot}"
+        source, *outputs = words.swap(swap)
+        rows.append(
+            "<tr>" + "".join(f"<td>{cell}</td>" for cell in (source, _escaped(what), *outputs)) + "</tr>"
+        )
+    source, *outputs = words.SWAP_HEADS
+    heads = "".join(f"<th>{name}</th>" for name in (source, "code", *outputs))
+    return (
+        f"<h2>One code swapped</h2><p>{_escaped(words.ABOUT_SWAPS)}</p>"
+        f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 
 
@@ -141,88 +176,39 @@ def _pictures(pictures: Mapping[str, bytes]) -> str:
     return f'<div class="pictures">{"".join(figures)}</div>'
 
 
-def marked(before: str, after: str) -> tuple[str, str]:
-    """Returns both texts as HTML, with the words marked that only one of them has at its place."""
-    words = before.split(), after.split()
-    sides: tuple[list[str], list[str]] = [], []
-    for kind, *spans in difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes():
-        for side, own, (start, end) in zip(sides, words, (spans[:2], spans[2:]), strict=True):
-            text = _escaped(" ".join(own[start:end]))
-            if text:
-                side.append(text if kind == "equal" else f"<mark>{text}</mark>")
-    return " ".join(sides[0]), " ".join(sides[1])
-
-
-def _swaps(swaps: Mapping[str, Any] | None) -> str:
-    if not swaps:
-        return ""
-    rows = []
-    for swap in swaps["shown"]:
-        slot = f", slot {swap['slot']}" if any(other["slot"] for other in swaps["shown"]) else ""
-        what = f"{swap['code']} → {swap['replacement']}, position {swap['position'] + 1}{slot}"
-        cells = [_escaped(swap["source"]), _escaped(what), *marked(swap["before"], swap["after"])]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = "".join(
-        f"<th>{name}</th>" for name in ("source", "code", "from its true codes", "with one swapped")
-    )
-    return (
-        "<h2>One code swapped</h2><p>Sentences decoded from the true codes of their reference, and again with one "
-        "code replaced by the most frequent other one; what changed is marked.</p>"
-        f'<div class="table"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
-
-
-def _codes(slots: Sequence[Mapping[str, Any]]) -> str:
+def _codes(slots: Sequence[Mapping[str, Any]], words: ModuleType) -> str:
     several = len(slots) > 1
     heads = [("slot", True)] * several + [
         ("code", True),
         ("positions", True),
         ("share", True),
-        ("overlap", True),
+        (words.LIKENESS, True),
     ]
-    heads += [("what it stood for", False), ("pieces in it (lift)", False), ("in the source (lift)", False)]
+    heads += [(head, False) for head in words.HEADS]
     head = "".join(f'<th class="n" data-sort>{n}</th>' if number else f"<th>{n}</th>" for n, number in heads)
     rows = (
-        "<tr>" + (_cell(number, str(number)) if several else "") + _code_cells(code) + "</tr>"
+        "<tr>" + (_cell(number, str(number)) if several else "") + _code_cells(code, words) + "</tr>"
         for number, slot in enumerate(slots)
         for code in slot["codes"]
     )
     return (
-        "<h2>Codes</h2><p>Those that occur, the most frequent first. Overlap: of its most frequent pieces in two "
-        "halves of the split. Lift: how much oftener the two meet than by chance; “…” goes on with a word. A click on "
-        "a heading sorts.</p>"
-        '<input id="find" type="search" placeholder="find a code, a piece, a word"><small id="said"></small>'
+        f"<h2>Codes</h2><p>Those that occur, the most frequent first. {_escaped(words.ABOUT)} A click on a heading "
+        "sorts.</p>"
+        f'<input id="find" type="search" placeholder="{_escaped(words.FIND)}"><small id="said"></small>'
         f'<div class="table"><table id="codes"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
         "</table></div>"
     )
 
 
-def _code_cells(code: Mapping[str, Any]) -> str:
-    overlap = code["overlap"]
+def _code_cells(code: Mapping[str, Any], words: ModuleType) -> str:
+    likeness = code["likeness"]
     numbers = [
         _cell(code["code"], str(code["code"])),
         _cell(code["count"], f"{code['count']:,}"),
         _cell(code["share"], f"{code['share']:.2%}"),
-        _cell(-1 if overlap is None else overlap, "–" if overlap is None else f"{overlap:.2f}"),
+        _cell(-2 if likeness is None else likeness, "–" if likeness is None else f"{likeness:.2f}"),
     ]
-    texts = [
-        "".join(
-            f'<span class="t">{_escaped(t["text"])} <small>{_note(t, kind)}</small></span>'
-            for t in code[kind]
-        )
-        for kind in ("windows", "pieces", "source")
-    ]
-    return "".join(numbers) + "".join(f"<td>{text}</td>" for text in texts)
-
-
-def _note(text: Mapping[str, Any], kind: str) -> str:
-    if kind == "windows":  # nearly all are seen once, which says nothing of chance
-        return f"{text['count']}"
-    return (
-        f"{text['count']} (×{text['lift']:.2g})"
-        if text["lift"] < 100
-        else f"{text['count']} (×{text['lift']:.0f})"
-    )
+    return "".join(numbers) + "".join(f"<td>{cell}</td>" for cell in words.cells(code))
 
 
 def _cell(value: float, shown: str) -> str:

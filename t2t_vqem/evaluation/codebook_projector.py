@@ -1,19 +1,24 @@
 """The codes as data of TensorBoard's projector: `tensorboard --logdir=FOLDER` shows them in space."""
 
+import base64
+import io
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from t2t_vqem import files
+from t2t_vqem import files, picture_file
+from t2t_vqem.evaluation.patches import visible
 
 _MOST = 10_000  # codes of a slot, the most frequent ones: more are slow to look at
 _CONFIG = "projector_config.pbtxt"  # the name that TensorBoard looks for
 
 
 def write(folder: str, values: Mapping[str, Any], places: np.ndarray) -> None:
-    """Writes vectors, labels and the file that names them; one embedding a slot.
+    """Writes vectors, labels, mean patches of pictures, and the file that names them; one embedding a slot.
 
     Args:
       values, places: of a `codebook_report.Report`.
@@ -28,9 +33,17 @@ def write(folder: str, values: Mapping[str, Any], places: np.ndarray) -> None:
         vectors = ("\t".join(f"{number:.6g}" for number in vector) for vector in places[chosen, slot])
         _write_lines(os.path.join(folder, f"tensors{suffix}.tsv"), vectors)
         _write_lines(os.path.join(folder, f"metadata{suffix}.tsv"), _labels(found, chosen))
+        sprites = ""
+        if "pixels_per_code" in values:
+            sheet, (height, width) = _sprites(found, chosen, values["pixels_per_code"])
+            files.write_atomic(os.path.join(folder, f"sprites{suffix}.png"), picture_file.png(sheet))
+            sprites = (
+                f'  sprite {{\n    image_path: "sprites{suffix}.png"\n    single_image_dim: {width}\n'
+                f"    single_image_dim: {height}\n  }}\n"
+            )
         embeddings.append(
             f'embeddings {{\n  tensor_name: "codes{suffix}"\n  tensor_path: "tensors{suffix}.tsv"\n'
-            f'  metadata_path: "metadata{suffix}.tsv"\n}}'
+            f'  metadata_path: "metadata{suffix}.tsv"\n{sprites}}}'
         )
     _write_lines(os.path.join(folder, _CONFIG), embeddings)  # last: it names the others
 
@@ -38,16 +51,34 @@ def write(folder: str, values: Mapping[str, Any], places: np.ndarray) -> None:
 def _labels(slot: Mapping[str, Any], chosen: np.ndarray) -> list[str]:
     """Returns a heading and a line for every code that is chosen."""
     labels = {code["code"]: code for code in slot["codes"]}
-    lines = ["code\tcount\ttarget pieces\tsource"]
+    kinds = [kind for kind in ("pieces", "source") if any(kind in code for code in slot["codes"])]
+    lines = ["\t".join(["code", "count", *kinds])]
     for code in chosen.tolist():
         told = labels.get(code, {})
-        columns = [" | ".join(text["text"] for text in told.get(kind, [])) for kind in ("pieces", "source")]
+        columns = [" | ".join(text["text"] for text in told.get(kind, [])) for kind in kinds]
         lines.append(
             "\t".join(
                 [str(code), str(slot["counts"][code]), *(" ".join(column.split()) for column in columns)]
             )
         )
     return lines
+
+
+def _sprites(
+    slot: Mapping[str, Any], chosen: np.ndarray, patch: Sequence[int]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Returns the mean patches of the codes in a square, black for those that never came, and a patch's size."""
+    means = {code["code"]: code["mean"] for code in slot["codes"]}
+    scale, across = visible(patch[0]), math.ceil(math.sqrt(len(chosen)))
+    height, width = (size * scale for size in patch)
+    sheet = np.zeros([math.ceil(len(chosen) / across) * height, across * width, 3], np.uint8)
+    for place, code in enumerate(chosen.tolist()):
+        if code in means:
+            with Image.open(io.BytesIO(base64.b64decode(means[code]))) as mean:
+                pixels = np.array(mean.convert("RGB").resize((width, height), Image.Resampling.NEAREST))
+            top, left = (n * size for n, size in zip(divmod(place, across), (height, width), strict=True))
+            sheet[top : top + height, left : left + width] = pixels
+    return sheet, (height, width)
 
 
 def _write_lines(path: str, lines: Iterable[str]) -> None:

@@ -1,16 +1,20 @@
 """The codes that a model gives a whole split, each with the example and the place that it stands at."""
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from t2t_vqem.evaluation.translation import forward
-from t2t_vqem.models.model import Model
+from t2t_vqem.context import LossTerm
+from t2t_vqem.models.model import Features
 from t2t_vqem.problems.batches import Batching
 from t2t_vqem.problems.problem import Problem
 from t2t_vqem.progress import Progress
+
+Look = Callable[[Features], tuple[Mapping[str, LossTerm], Features]]
+"""Batch -> metrics, and "codes" int32 [batch, latents, slots] with their "code_mask"."""
 
 _METRICS = ("effective_codes", "quantization_error")  # of the E-step, where a bottleneck gives them
 
@@ -33,14 +37,14 @@ class Reading(NamedTuple):
     metrics: dict[str, float]
 
 
-def read(model: Model, problem: Problem, data_dir: str, split: str, batching: Batching) -> Reading:
-    """Returns what a model with `reconstruct` makes of every example of a split.
+def read(look: Look, problem: Problem, data_dir: str, split: str, batching: Batching) -> Reading:
+    """Returns what a model's `look` makes of every example of a split.
 
     Raises UserError if the problem has no such split or its data is missing.
     """
     dataset = problem.dataset(split, data_dir, batching, training=False)
     signature = {name: spec for name, spec in dataset.element_spec.items() if name != "index"}
-    program = tf.function(lambda batch: forward(model, batch), input_signature=[signature], autograph=False)
+    program = tf.function(look, input_signature=[signature], autograph=False)
     progress = Progress("codebook", problem.manifest(data_dir)["splits"][split]["examples"], "examples")
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     features: dict[int, dict[str, np.ndarray]] = {}

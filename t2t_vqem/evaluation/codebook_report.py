@@ -1,17 +1,20 @@
 """What a run's codebook is used for, over a whole split: every figure of `bin/codebook`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from t2t_vqem.bottlenecks import movement
 from t2t_vqem.bottlenecks.bottleneck import Bottleneck
+from t2t_vqem.decoding import pictures
 from t2t_vqem.errors import UserError
-from t2t_vqem.evaluation import codebook, codebook_stability, codebook_swaps
+from t2t_vqem.evaluation import codebook, codebook_picture_swaps, codebook_stability, codebook_swaps
 from t2t_vqem.evaluation.codebook_movement import Interval, between_checkpoints
+from t2t_vqem.evaluation.codebook_patches import CodePatches, look
 from t2t_vqem.evaluation.codebook_reading import Reading, read
 from t2t_vqem.evaluation.codebook_text import CodeTexts
+from t2t_vqem.evaluation.translation import forward
 from t2t_vqem.problems.batches import Batching
 from t2t_vqem.training.runs import Run
 
@@ -31,7 +34,11 @@ class Report(NamedTuple):
 
 
 def require_codebook(run: Run) -> Bottleneck:
-    """Returns the bottleneck of the run's model. Raises UserError if it has none."""
+    """Returns the bottleneck of the run's model. Raises UserError if it has none, or one of other things' codes."""
+    if run.problem.content == "images":
+        pictures.require_codes(run.model, "bin/codebook")
+    else:
+        run.problem.require_content("text", "bin/codebook")
     if not run.model.bottlenecks:
         raise UserError(
             f"this is a run of {run.metadata.model}, a model without a codebook; --model_dir takes one with a "
@@ -46,45 +53,40 @@ def report(run: Run, model_dir: str, split: str) -> Report:
 
     Of the values: "figures" are the numbers of the whole codebook, means over its slots where there are several;
     "slots" has for each slot its own "figures", "counts" and "half_counts" [2][codes], and "codes", those that
-    occur, the most frequent first, with the texts of `CodeTexts.of_slot` and the "overlap" of
-    its halves; "movement" the intervals between kept checkpoints, with `moved` [slots][codes]; "swaps" what
-    `codebook_swaps.study` returned, or None for a model that cannot decode codes.
+    occur, the most frequent first, with what `CodeTexts.of_slot` or `CodePatches.of_slot` tells of them and how like
+    each other its halves are; "movement" the intervals between kept checkpoints, with `moved` [slots][codes]; "swaps"
+    what `codebook_swaps.study` or `codebook_picture_swaps.study` returned, or None if the model cannot decode codes.
 
     Raises:
       UserError: the model has no codebook, the problem no such split; the data are missing.
     """
     bottleneck, problem, model = require_codebook(run), run.problem, run.model
     problem.require_split(split)
-    config, data_dir = run.train_config, run.metadata.data_dir
-    batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
     places = movement.places(bottleneck)
     intervals = between_checkpoints(model_dir, model, bottleneck)
-    reading = read(model, problem, data_dir, split, batching)
-    group = getattr(model, "group", 1)
+    subject = (_pictures if problem.content == "images" else _text)(run, split, bottleneck.num_codes)
+    reading = subject.reading
 
-    slots = _slots(reading, CodeTexts(reading, run.vocabulary, group, bottleneck.num_codes), bottleneck)
+    slots = _slots(reading, subject.meaning, bottleneck)
     counts = np.array([slot["counts"] for slot in slots])
-    swapped = None
-    if hasattr(model, "decode_codes"):
-        in_place = getattr(model, "places", 1) == 1  # else an alignment decides where a token stands
-        chosen = codebook_swaps.choose(reading, counts)
-        swapped = codebook_swaps.study(model, run.vocabulary, reading, chosen, group if in_place else 0)
+    swapped = subject.swaps(codebook_swaps.choose(reading, counts))
     figures: dict[str, float | None] = {"examples": len(reading.features)}
     figures |= codebook.usage(counts) | reading.metrics
     figures |= _means([slot["figures"] for slot in slots], but=figures)
     if intervals:
         figures["movement"] = float(intervals[-1].moved.mean())
-    for name in ("changed", "changed_inside", "changed_outside"):
-        if swapped and name in swapped:
-            figures[f"swap_{name}"] = swapped[name]
+    for name, value in (swapped or {}).items():
+        if isinstance(value, float):
+            figures[f"swap_{name}"] = value
     values = {
+        "content": problem.content,
         "problem": run.metadata.problem,
         "model": run.metadata.model,
         "split": split,
         "step": run.step,
         "num_codes": bottleneck.num_codes,
         "num_slots": bottleneck.slots,
-        "tokens_per_code": group,
+        **subject.facts,
         "figures": figures,
         "slots": slots,
         "movement": [_interval(interval) for interval in intervals],
@@ -93,7 +95,53 @@ def report(run: Run, model_dir: str, split: str) -> Report:
     return Report(values, places)
 
 
-def _slots(reading: Reading, texts: CodeTexts, bottleneck: Bottleneck) -> list[dict[str, Any]]:
+class _Subject(NamedTuple):
+    """What depends on whether a split is of texts or of pictures.
+
+    Attributes:
+      reading: its codes.
+      meaning: what each code stands for.
+      swaps: studies the swaps that `codebook_swaps.choose` chose.
+      facts: what the report says of a position.
+    """
+
+    reading: Reading
+    meaning: CodeTexts | CodePatches
+    swaps: Callable[[list[codebook_swaps.Swap]], dict[str, Any] | None]
+    facts: dict[str, Any]
+
+
+def _text(run: Run, split: str, num_codes: int) -> _Subject:
+    model, config = run.model, run.train_config
+    batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
+    reading = read(lambda batch: forward(model, batch), run.problem, run.metadata.data_dir, split, batching)
+    group = getattr(model, "group", 1)
+    in_place = getattr(model, "places", 1) == 1  # else an alignment decides where a token stands
+
+    def swaps(chosen: list[codebook_swaps.Swap]) -> dict[str, Any] | None:
+        if not hasattr(model, "decode_codes"):
+            return None
+        return codebook_swaps.study(model, run.vocabulary, reading, chosen, group if in_place else 0)
+
+    meaning = CodeTexts(reading, run.vocabulary, group, num_codes)
+    return _Subject(reading, meaning, swaps, {"tokens_per_code": group})
+
+
+def _pictures(run: Run, split: str, num_codes: int) -> _Subject:
+    model, config = run.model, run.train_config
+    batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
+    reading = read(lambda batch: look(model, batch), run.problem, run.metadata.data_dir, split, batching)
+    meaning = CodePatches(reading, model.image_shape, model.code_shape, num_codes)
+
+    def swaps(chosen: list[codebook_swaps.Swap]) -> dict[str, Any]:
+        return codebook_picture_swaps.study(model, reading, chosen, meaning.patch_shape)
+
+    return _Subject(reading, meaning, swaps, {"pixels_per_code": list(meaning.patch_shape)})
+
+
+def _slots(
+    reading: Reading, meaning: CodeTexts | CodePatches, bottleneck: Bottleneck
+) -> list[dict[str, Any]]:
     """Returns what the report says of each slot."""
     second = codebook_stability.halves(len(reading.features))
     in_second = second[reading.examples]
@@ -103,22 +151,22 @@ def _slots(reading: Reading, texts: CodeTexts, bottleneck: Bottleneck) -> list[d
     )
     found = []
     for slot in range(bottleneck.slots):
-        overlaps, by_chance = texts.overlaps(slot, second)
+        likeness, by_chance = meaning.likeness(slot, second)
         halves = [half[slot] for half in of_halves]
         figures = codebook.usage(counts[slot : slot + 1]) | codebook_stability.agreement(*halves)
         figures |= {
-            "compared_codes": len(overlaps),
-            "top_overlap": float(np.mean(list(overlaps.values()))) if overlaps else None,
-            "top_overlap_by_chance": by_chance,
+            "compared_codes": len(likeness),
+            meaning.figure: float(np.mean(list(likeness.values()))) if likeness else None,
+            f"{meaning.figure}_by_chance": by_chance,
         }
-        told, total = texts.of_slot(slot), counts[slot].sum()
+        told, total = meaning.of_slot(slot), counts[slot].sum()
         order = [int(code) for code in np.argsort(-counts[slot], kind="stable") if counts[slot][code]]
         codes = [
             {
                 "code": code,
                 "count": int(counts[slot][code]),
                 "share": float(counts[slot][code] / total),
-                "overlap": overlaps.get(code),
+                "likeness": likeness.get(code),
                 **told[code],
             }
             for code in order

@@ -19,7 +19,7 @@ from t2t_vqem.models.model import Model
 from t2t_vqem.problems.vocabulary import PAD_ID, Vocabulary
 
 _SENTENCES = 256
-_SHOWN = 12
+SHOWN = 12  # swaps that a report shows
 _ROWS = 32  # sentences decoded together
 
 
@@ -75,7 +75,7 @@ def study(
       "shown", some of the swaps as text: "source", "before", "after".
     """
     sums = np.zeros([2, 2])  # [outside and inside, changed and all]
-    shown, places = [], set(evenly(len(chosen), _SHOWN))
+    shown, places = [], set(evenly(len(chosen), SHOWN))
     decode = _decoder(model, reading.codes.shape[1])
     for start in range(0, len(chosen), _ROWS):
         part = chosen[start : start + _ROWS]

@@ -80,7 +80,12 @@ class CodeTexts:
     """The codes of a split of a translation problem, and the text around them.
 
     Code i of a sentence stands for `group` pieces of its target, from group * i on.
+
+    Attributes:
+      figure: what the mean of `likeness` is called.
     """
+
+    figure = "top_overlap"
 
     def __init__(self, reading: Reading, vocabulary: Vocabulary, group: int, num_codes: int):
         self._codes, self._examples, self._num_codes = reading.codes, reading.examples, num_codes
@@ -123,7 +128,7 @@ class CodeTexts:
             for code in windows
         }
 
-    def overlaps(self, slot: int, second: np.ndarray) -> tuple[dict[int, float], float | None]:
+    def likeness(self, slot: int, second: np.ndarray) -> tuple[dict[int, float], float | None]:
         """Returns how far two halves of the split agree on the most frequent pieces of each code.
 
         Args:

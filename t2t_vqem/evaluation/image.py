@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from t2t_vqem.decoding import pictures as drawing
 from t2t_vqem.decoding.prior import Prior
-from t2t_vqem.evaluation import codebook, picture_grid
+from t2t_vqem.evaluation import codebook, patches, picture_grid
 from t2t_vqem.evaluation.labelled import LabelledEvaluator
 from t2t_vqem.models.model import Features, Model
 
@@ -59,7 +59,9 @@ class ImageEvaluator(LabelledEvaluator):
             self._traced = (model, tf.function(lambda batch: _look(model, batch), autograph=False))
         nats_of = tf.function(prior.nats, autograph=False) if prior else None
         sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
-        counts, patches, shown = 0, _Patches(model), []
+        counts, shown = 0, []
+        size = patches.patch_shape(model.image_shape, model.code_shape)
+        means_of_first = patches.MeanPatches(model.num_codes, [*size, model.image_shape[-1]])
         for batch in self.batches():
             found, terms = self._traced[1]({name: tf.constant(array) for name, array in batch.items()})
             for term, (total, weight) in terms.items():
@@ -70,7 +72,8 @@ class ImageEvaluator(LabelledEvaluator):
             for key in ("psnr", "ssim", "nats"):
                 sums[key] += [float(tf.reduce_sum(found[key])), len(codes)]
             counts += codebook.code_counts(codes, np.ones(codes.shape[:-1], bool), model.num_codes)
-            patches.add(pictures, codes[..., 0])
+            parts = patches.split(pictures, model.code_shape)
+            means_of_first.add(parts.reshape(-1, *parts.shape[2:]), codes[..., 0].ravel())
             if sum(map(len, (pair[0] for pair in shown))) < _SHOWN:
                 shown.append((pictures, found["outputs"].numpy(), batch["inputs"]))
         means: dict[str, float] = {key: total / weight for key, (total, weight) in sums.items() if weight > 0}
@@ -94,7 +97,7 @@ class ImageEvaluator(LabelledEvaluator):
             ),
             "code_histogram": counts,
             **_pictures(model, shown),
-            "patches": patches.picture(counts[0]),
+            "patches": means_of_first.picture(_PATCHES),
             **({"samples": self._samples(model, prior)} if prior else {}),
         }
 
@@ -105,36 +108,6 @@ class ImageEvaluator(LabelledEvaluator):
             for temperature in _TEMPERATURES
         ]
         return picture_grid.grid(np.array(rows), scale=2)
-
-
-class _Patches:
-    """Sums of the places in pictures that had each code of the first slot."""
-
-    def __init__(self, model: Model):
-        (height, width, channels), (rows, columns, _) = model.image_shape, model.code_shape
-        self._size = -(-height // rows), -(-width // columns)
-        self._field = rows, columns
-        self._sums = np.zeros([model.num_codes, *self._size, channels])
-
-    def add(self, pictures: np.ndarray, codes: np.ndarray) -> None:
-        """Adds `pictures` uint8 [batch, height, width, channels] with `codes` [batch, rows, columns]."""
-        (high, wide), (rows, columns) = self._size, self._field
-        room = [(0, rows * high - pictures.shape[1]), (0, columns * wide - pictures.shape[2])]
-        whole = np.pad(pictures, [(0, 0), *room, (0, 0)], mode="edge")
-        split = whole.reshape(len(whole), rows, high, columns, wide, -1).transpose(0, 1, 3, 2, 4, 5)
-        flat = split.reshape(-1, high * wide * split.shape[-1])
-        order = np.argsort(codes, axis=None, kind="stable")
-        used, starts = np.unique(codes.ravel()[order], return_index=True)
-        self._sums[used] += np.add.reduceat(flat[order].astype(np.float64), starts).reshape(
-            -1, *self._sums.shape[1:]
-        )
-
-    def picture(self, counts: np.ndarray) -> np.ndarray:
-        """Returns the mean patches of the most frequent codes, `counts` [num_codes] being how often they came."""
-        chosen = np.argsort(-counts, kind="stable")[:_PATCHES]
-        means = self._sums[chosen] / np.maximum(counts[chosen], 1)[:, None, None, None]
-        scale = max(1, 16 // self._size[0])
-        return picture_grid.grid(np.rint(means).astype(np.uint8)[None], scale)
 
 
 def _look(model: Model, batch: Features) -> tuple[Features, dict[str, tuple[tf.Tensor, tf.Tensor]]]:

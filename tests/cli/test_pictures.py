@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from t2t_vqem import config, registry
-from t2t_vqem.cli import decoder, encoder, evaluator
+from t2t_vqem.cli import codebook, decoder, encoder, evaluator
 from t2t_vqem.problems.image import ImageProblem
 from t2t_vqem.training import checkpoints, runs
 from t2t_vqem.training.train_config import TrainConfig
@@ -162,3 +162,25 @@ def test_a_prior_is_no_model_of_pictures(call, prior):
     done = call(decoder, f"--model_dir={prior}")
     assert done.status == 2
     assert "bin/decoder takes a prior by --prior_model_dir" in done.err
+
+
+def test_the_codebook_report(call, made):
+    done = call(codebook, f"--model_dir={made.model}")
+    assert done.status == 0, done.err[-3000:]
+    figures = json.loads(done.out.splitlines()[-1])
+    scores = json.loads(call(evaluator, f"--model_dir={made.model}").out.splitlines()[-1])
+    for name in ("codebook_perplexity", "perplexity_per_code", "live_codes", "latents"):
+        assert figures[name] == scores[name], "one figure, one value, whoever tells it"
+    assert figures["swap_levels_inside"] > 0
+    folder = made.root / "model" / "codebook"
+    report = json.loads((folder / "codebook.json").read_text())
+    assert report["pixels_per_code"] == [4, 4]  # 8 x 10 pixels, of which the last column has two alone
+    assert [sum(slot["counts"]) for slot in report["slots"]] == [figures["latents"]] * 2
+    assert "mean patch" in (folder / "codebook.html").read_text()
+    assert (folder / "projector" / "sprites_1.png").exists()
+
+
+def test_codes_of_codes_have_no_codebook_report(call, prior):
+    done = call(codebook, f"--model_dir={prior}")
+    assert (done.status, done.out) == (2, "")
+    assert "bin/codebook works on text" in done.err.splitlines()[-1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2t_vqem.evaluation import codebook_page, codebook_pictures, codebook_projector
+from t2t_vqem.evaluation import codebook_page, codebook_page_text, codebook_pictures, codebook_projector
 
 NASTY = "<script>alert('x')</script> & \"co\"\t|"
 
@@ -20,7 +20,7 @@ def slot(counts, names=("Hund",)):
     figures = {"live_codes": float(np.count_nonzero(counts)), "split_half_tv": 0.25}
     texts = [text(name) for name in names]
     codes = [
-        {"code": code, "count": count, "share": count / sum(counts), "overlap": None if code else 0.5}
+        {"code": code, "count": count, "share": count / sum(counts), "likeness": None if code else 0.5}
         | {"windows": texts, "pieces": texts, "source": texts}
         for code, count in enumerate(counts)
         if count
@@ -33,8 +33,8 @@ def slot(counts, names=("Hund",)):
 def values():
     """A report on two codes of three."""
     return {
-        "problem": "toy", "model": "latent_nat", "split": "val", "step": 7, "num_codes": 3, "num_slots": 1,
-        "tokens_per_code": 4,
+        "content": "text", "tokens_per_code": 4, "problem": "toy", "model": "latent_nat", "split": "val", "step": 7,
+        "num_codes": 3, "num_slots": 1,
         "figures": {"examples": 5, "live_codes": 2.0, "perplexity_per_code": 0.61234, "split_half_tv": None},
         "slots": [slot([4, 0, 2])],
         "movement": [{"start": 1, "end": 2, "mean": [0.5], "moved": [[0.2, 0.3, 1.0]]}],
@@ -98,12 +98,12 @@ def test_what_is_not_there_is_left_out(values):
 
 
 def test_changed_words_are_marked():
-    assert codebook_page.marked("a b c", "a x y c d") == (
+    assert codebook_page_text.marked("a b c", "a x y c d") == (
         "a <mark>b</mark> c",
         "a <mark>x y</mark> c <mark>d</mark>",
     )
-    assert codebook_page.marked("same words", "same words") == ("same words", "same words")
-    assert codebook_page.marked("", "<b>") == ("", "<mark>&lt;b&gt;</mark>")
+    assert codebook_page_text.marked("same words", "same words") == ("same words", "same words")
+    assert codebook_page_text.marked("", "<b>") == ("", "<mark>&lt;b&gt;</mark>")
 
 
 @pytest.mark.parametrize("slots", [1, 3, 12])

@@ -20,6 +20,7 @@ from t2t_vqem.evaluation import (
 from t2t_vqem.evaluation.codebook_movement import between_checkpoints
 from t2t_vqem.evaluation.codebook_reading import Reading, read
 from t2t_vqem.evaluation.codebook_text import CodeTexts, associations, piece_text
+from t2t_vqem.evaluation.translation import forward
 from t2t_vqem.models.model import ModelOutput
 from t2t_vqem.problems.batches import Batching
 from t2t_vqem.training import checkpoints
@@ -71,7 +72,8 @@ def test_a_split_is_read_in_its_order_without_padding(echo_data, copy_model, bat
             return output._replace(metrics={"effective_codes": softness, "other": softness})
 
     batching = Batching(batch_tokens=batch_tokens, boundaries=(8, 16, 32))
-    found = read(Soft(), problem, data_dir, "val", batching)
+    model = Soft()
+    found = read(lambda batch: forward(model, batch), problem, data_dir, "val", batching)
     ids = problem.vocabulary(data_dir).encode(problem.texts("val", data_dir)[1])
     assert found.codes[:, 0].tolist() == [i % 8 for row in ids for i in row]
     assert found.examples.tolist() == [n for n, row in enumerate(ids) for _ in row]
@@ -166,12 +168,12 @@ def test_overlap_of_the_most_frequent_pieces_of_two_halves():
     targets = [[3, 3, 3, 3, 3, 4, 4, 4, 4, 4]] * 2 + [[3, 3, 3, 3, 3, 5, 5, 5, 5, 5]] * 2
     codes = [[1, 1, 1, 1, 1, 2, 2, 2, 2, 2]] * 4
     texts = CodeTexts(reading(codes, targets), Pieces(), 1, 4)
-    own, by_chance = texts.overlaps(0, np.array([False, False, True, True]))
+    own, by_chance = texts.likeness(0, np.array([False, False, True, True]))
     assert own == {1: 1.0, 2: 0.0}
     assert by_chance == 0.0
-    own, by_chance = texts.overlaps(0, np.array([False, True, False, True]))
+    own, by_chance = texts.likeness(0, np.array([False, True, False, True]))
     assert own == {1: 1.0, 2: 1.0}
-    assert texts.overlaps(0, np.array([True, True, True, True])) == ({}, None)
+    assert texts.likeness(0, np.array([True, True, True, True])) == ({}, None)
 
 
 def test_pieces_as_text():
