@@ -113,12 +113,15 @@ class Positions:
         x = tf.convert_to_tensor(x)
         shape = [size if size is not None else tf.shape(x)[i] for i, size in enumerate(x.shape)]
         self._batch, self._inner, self._dtype = shape[0], shape[1:-1], x.dtype
-        mask = tf.ones(shape[:-1], tf.bool) if mask is None else tf.cast(mask, tf.bool)
+        self._padded = mask is not None
+        mask = tf.cast(mask, tf.bool) if self._padded else tf.ones(shape[:-1], tf.bool)
         self.keep = tf.reshape(mask, [-1])
         self.x = self.zero_padding(tf.reshape(tf.cast(x, tf.float32), [-1, shape[-1]]))
 
     def zero_padding(self, values: tf.Tensor) -> tf.Tensor:
         """Returns `values` [positions, ...] with zeros at padding, whatever stood there."""
+        if not self._padded:
+            return values
         keep = tf.reshape(self.keep, [-1, *[1] * (values.shape.rank - 1)])
         return tf.where(keep, values, tf.zeros([], values.dtype))
 

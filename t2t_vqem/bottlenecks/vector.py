@@ -10,6 +10,7 @@ from t2t_vqem.bottlenecks.estimator import ESTIMATORS
 from t2t_vqem.bottlenecks.posterior import negative_distances, posterior
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import Training
+from t2t_vqem.fusion import fused
 
 
 class VectorQuantiser(Bottleneck):
@@ -61,19 +62,19 @@ class VectorQuantiser(Bottleneck):
         active = positions.keep & tf.reduce_any(born)
         codes = tf.where(active, found.codes, 0)
         samples = tf.where(active[:, None], found.samples, 0)
-        nearest = tf.where(active[:, None], book.mean_embedding(samples), fixed)
-
-        squared = tf.reduce_sum(tf.square(x - tf.stop_gradient(nearest)), axis=-1)
+        embedded = book.mean_embedding(samples)
+        warmed_up = tf.constant(True) if training is None else training.step >= settings.warmup_steps
+        quantized, squared, norm2 = _read(
+            x, tf.stop_gradient(embedded), active, warmed_up, settings.estimator
+        )
         loss = squared * (settings.beta / book.dim)
         if book.learns_by_gradient:
-            loss += tf.reduce_sum(tf.square(fixed - nearest), axis=-1) / book.dim
+            missed = tf.where(active[:, None], fixed - embedded, 0.0)
+            loss += tf.reduce_sum(tf.square(missed), axis=-1) / book.dim
         if settings.entropy_weight:
             loss += settings.entropy_weight * tf.where(active, self._entropies(x, temperature), 0.0)
-        quantized = ESTIMATORS[settings.estimator](x, tf.stop_gradient(nearest))
         statistics = {}
         if training is not None:
-            warmed_up = training.step >= settings.warmup_steps
-            quantized = tf.where(warmed_up, quantized, x)
             loss = tf.where(warmed_up, loss, 0.0)
             statistics = book.statistics(
                 fixed,
@@ -84,7 +85,7 @@ class VectorQuantiser(Bottleneck):
             )
         if self.project_out is not None:
             quantized = self.project_out(quantized)
-        error = tf.math.divide_no_nan(tf.stop_gradient(squared), tf.reduce_sum(tf.square(fixed), axis=-1))
+        error = tf.math.divide_no_nan(tf.stop_gradient(squared), norm2)
         return BottleneckOutput(
             quantized=positions.restore(quantized, cast=True),
             codes=positions.restore(codes[:, None]),
@@ -120,3 +121,19 @@ class VectorQuantiser(Bottleneck):
 
     def usage(self) -> dict[str, tf.Tensor]:
         return self.codebook.usage()
+
+
+@fused
+def _read(
+    x: tf.Tensor, embedded: tf.Tensor, active: tf.Tensor, warmed_up: tf.Tensor, estimator: str
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns what the decoder reads [positions, dim], its squared distance from `x` and |x|^2, both [positions].
+
+    Where a position is not `active` no code is there to read; until `warmed_up` none is read. The distance is that of
+    the code even then.
+    """
+    fixed = tf.stop_gradient(x)
+    nearest = tf.where(active[:, None], embedded, fixed)
+    quantized = tf.where(warmed_up, ESTIMATORS[estimator](x, nearest), x)
+    squared = tf.reduce_sum(tf.square(x - nearest), axis=-1)
+    return quantized, squared, tf.reduce_sum(tf.square(fixed), axis=-1)

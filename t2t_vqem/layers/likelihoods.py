@@ -6,6 +6,7 @@ All are distributions over whole numbers, so that their nats are those of a code
 import abc
 import math
 
+import numpy as np
 import tensorflow as tf
 
 from t2t_vqem.fusion import fused
@@ -13,6 +14,7 @@ from t2t_vqem.layers.losses import cross_entropy
 
 LEVELS = 256
 _LEAST_LOG_SCALE = -7.0  # in units where the levels span 2: an eighth of a level, as in arXiv 1701.05517
+_FIRST_LOG_SCALE = -2.0  # a new decoder is sure of nothing, but levels that are 17 away it should not expect
 _HALF = 1.0 / (LEVELS - 1)  # of a level's width, in the same units
 
 
@@ -21,9 +23,11 @@ class Likelihood(abc.ABC):
 
     Attributes:
       size: parameters of a pixel.
+      start: float32 [size], what parameters are best at first, before anything is known.
     """
 
     size: int
+    start: np.ndarray
 
     def __init__(self, channels: int):
         self.channels = channels
@@ -46,6 +50,7 @@ class Softmax(Likelihood):
     def __init__(self, channels: int):
         super().__init__(channels)
         self.size = channels * LEVELS
+        self.start = np.zeros(self.size, np.float32)
 
     def nats(self, parameters: tf.Tensor, pictures: tf.Tensor) -> tf.Tensor:
         """See Likelihood."""
@@ -68,6 +73,7 @@ class Gaussian(Likelihood):
     def __init__(self, channels: int):
         super().__init__(channels)
         self.size = 2 * channels
+        self.start = np.repeat([0.0, _FIRST_LOG_SCALE], channels).astype(np.float32)
 
     @fused
     def nats(self, parameters: tf.Tensor, pictures: tf.Tensor) -> tf.Tensor:
@@ -111,7 +117,8 @@ def _log_normal_density(x: tf.Tensor) -> tf.Tensor:
 class LogisticMixture(Likelihood):
     """A mixture of logistics for each pixel, whose channels depend on each other (PixelCNN++, arXiv 1701.05517).
 
-    In a component the mean of a channel is shifted by a linear function of the channels before it.
+    In a component the mean of a channel is shifted by a linear function of the channels before it. Of these their
+    deviations from their own means enter, so that a mean is learnt whatever the slopes are.
     """
 
     def __init__(self, channels: int, components: int = 10):
@@ -119,6 +126,8 @@ class LogisticMixture(Likelihood):
         self.components = components
         self._pairs = channels * (channels - 1) // 2
         self.size = components * (1 + 2 * channels + self._pairs)
+        counts = np.array([1 + channels, channels, self._pairs]) * components
+        self.start = np.repeat([0.0, _FIRST_LOG_SCALE, 0.0], counts).astype(np.float32)
 
     def nats(self, parameters: tf.Tensor, pictures: tf.Tensor) -> tf.Tensor:
         """See Likelihood."""
@@ -130,24 +139,19 @@ class LogisticMixture(Likelihood):
     def _nats(self, parameters: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Returns nats [pixels] of rows: with the pixels innermost, a CPU works on many of them at once."""
         weights, means, log_scales, slopes = self._split(parameters)
-        before = tf.unstack(values)
-        means = [mean + self._shift(at, slopes, before) for at, mean in enumerate(tf.unstack(means))]
-        mass = _log_logistic_mass(values[:, None], tf.stack(means), log_scales)
+        shifted, deviations = [], []
+        for at, mean in enumerate(tf.unstack(means)):
+            first = at * (at - 1) // 2
+            shifted.append(tf.add_n([mean, *(slopes[first + n] * deviations[n] for n in range(at))]))
+            deviations.append(values[at] - shifted[-1])
+        mass = _log_logistic_mass(values[:, None], tf.stack(shifted), log_scales)
         return -tf.reduce_logsumexp(tf.nn.log_softmax(weights, axis=0) + tf.reduce_sum(mass, axis=0), axis=0)
 
     def mean(self, parameters: tf.Tensor) -> tf.Tensor:
         """See Likelihood; the mean before rounding, each component's within 0 .. 255."""
-        weights, means, _, slopes = self._split(_as_rows(parameters))
-        found: list[tf.Tensor] = []
-        for at, mean in enumerate(tf.unstack(means)):
-            found.append(tf.clip_by_value(mean + self._shift(at, slopes, found), -1.0, 1.0))
-        mixed = tf.reduce_sum(tf.nn.softmax(weights, axis=0) * tf.stack(found), axis=1)
+        weights, means, *_ = self._split(_as_rows(parameters))
+        mixed = tf.reduce_sum(tf.nn.softmax(weights, axis=0) * tf.clip_by_value(means, -1.0, 1.0), axis=1)
         return tf.reshape(_levels(tf.transpose(mixed)), [*_shape(parameters)[:-1], self.channels])
-
-    def _shift(self, channel: int, slopes: tf.Tensor, before: list[tf.Tensor]) -> tf.Tensor | float:
-        first = channel * (channel - 1) // 2
-        terms = [slopes[first + other] * before[other] for other in range(channel)]
-        return tf.add_n(terms) if terms else 0.0
 
     def _split(self, rows: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """Returns log weights [components, pixels] and [channels or pairs, components, pixels] of the others.

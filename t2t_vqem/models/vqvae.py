@@ -83,7 +83,11 @@ class VQVAE(Model):
         self.bottleneck = sliced(bottleneck, num_codes, codebooks, code_dim)
         self.bottlenecks = {"codes": self.bottleneck}
         self.decoder = PictureDecoder(dim, num_strides, residual_units, top_dim, name="decoder")
-        self.to_parameters = keras.layers.Dense(self.likelihood.size, name="to_parameters")
+        self.to_parameters = keras.layers.Dense(
+            self.likelihood.size,
+            bias_initializer=keras.initializers.Constant(self.likelihood.start),
+            name="to_parameters",
+        )
         self.classes = None
         if class_conditional:
             self.classes = self.add_weight(

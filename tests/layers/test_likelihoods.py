@@ -67,13 +67,27 @@ def test_the_mean_is_the_expectation_under_the_nats(name):
     np.testing.assert_allclose(likelihood.mean(parameters)[0, 0, 0, 0], expected, rtol=2e-3)
 
 
-def test_the_mean_of_a_channel_follows_those_before_it():
+def test_a_channel_follows_the_deviation_of_those_before_it():
     likelihood = LogisticMixture(2, components=1)
     # One component: weight, two means, two log scales, and the slope of the second channel on the first.
-    low, high = ([0.0, mean, 0.0, -4.0, -4.0, 20.0] for mean in (-0.5, 0.5))
-    means = likelihood.mean(tf.constant([low, high], tf.float32)[:, None, None]).numpy()[:, 0, 0]
-    np.testing.assert_allclose(means[:, 1], means[:, 0], atol=1e-3)
-    assert means[1, 1] - means[0, 1] > 100
+    parameters = tf.constant([0.0, -0.5, 0.2, -4.0, -4.0, 20.0], tf.float32)[None, None, None]
+    first, second = 127.5 * (1 - 0.5), 127.5 * (1 + 0.2)
+    np.testing.assert_allclose(likelihood.mean(parameters)[0, 0, 0], [first, second], atol=1e-3)
+    for deviation in (-30, 0, 45):
+        pair = tf.stack([tf.fill([256], int(first) + deviation), tf.range(256)], axis=-1)
+        nats = likelihood.nats(tf.repeat(parameters, 256, axis=1), tf.cast(pair[None, :, None], tf.uint8))
+        assert abs(int(tf.argmin(nats[0, :, 0])) - (second + deviation)) < 1.5
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_what_parameters_are_at_first_is_better_than_nothing(name):
+    likelihood = LIKELIHOODS[name](3)
+    pictures = np.random.default_rng(0).normal(127, 25, [1, 8, 8, 3]).clip(0, 255).astype(np.uint8)
+    start, zeros = (
+        tf.reduce_mean(likelihood.nats(tf.ones([1, 8, 8, 1]) * parameters, tf.constant(pictures)))
+        for parameters in (likelihood.start, np.zeros_like(likelihood.start))
+    )
+    assert start <= zeros
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
