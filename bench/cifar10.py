@@ -14,12 +14,14 @@ import re
 
 from bench import results, runs
 
+# Soft EM is as good as hard in the end: its samples become the nearest code. The Gumbel softmax is annealed to 0.5, as arXiv 1611.01144 does.
+_ANNEALED = {"vqvae.bottleneck": "soft_em", "codebook.final_temperature": 0.05}
 BOTTLENECKS = {
     "hard EM": {"vqvae.bottleneck": "hard_em"},
-    "soft EM, m = 5": {"vqvae.bottleneck": "soft_em", "soft_em.num_samples": 5},
-    "soft EM, m = 10": {"vqvae.bottleneck": "soft_em", "soft_em.num_samples": 10},
+    "soft EM, m = 5": _ANNEALED | {"soft_em.num_samples": 5},
+    "soft EM, m = 10": _ANNEALED | {"soft_em.num_samples": 10},
     "gradient VQ": {"vqvae.bottleneck": "gradient_vq"},
-    "Gumbel softmax": {"vqvae.bottleneck": "gumbel_softmax"},
+    "Gumbel softmax": {"vqvae.bottleneck": "gumbel_softmax", "codebook.final_temperature": 0.5},
     "FSQ": {"vqvae.bottleneck": "fsq"},
 }
 SEVERAL_SEEDS = ("hard EM", "soft EM, m = 5")
