@@ -14,7 +14,7 @@ import re
 
 from bench import results, runs
 
-# Soft EM is as good as hard in the end: its samples become the nearest code. The Gumbel softmax is annealed to 0.5, as arXiv 1611.01144 does.
+# In the end the samples of soft EM are the nearest code. The Gumbel softmax is annealed to 0.5, as in arXiv 1611.01144.
 _ANNEALED = {"vqvae.bottleneck": "soft_em", "codebook.final_temperature": 0.05}
 BOTTLENECKS = {
     "hard EM": {"vqvae.bottleneck": "hard_em"},
