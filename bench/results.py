@@ -4,8 +4,8 @@
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode, bottleneck, figure3) and
-<!-- end -->. It needs no TensorFlow.
+docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode, bottleneck, figure3,
+cifar10) and <!-- end -->. It needs no TensorFlow.
 """
 
 import argparse
@@ -140,9 +140,7 @@ def figure3_table(rows: list[dict]) -> str:
         for title, step in shown:
             values = series[title][name][step]
             digits = 0 if title == "codes in use" else 1
-            three = min(values), sum(values) / len(values), max(values)
-            low, mean, high = (f"{value:.{digits}f}" for value in three)
-            cells.append(mean if low == high else f"{mean} ({low} to {high})")
+            cells.append(_mean_and_range(values, digits))
         lines.append("| " + " | ".join([*name, str(len(points[last])), *cells]) + " |")
     seconds = sorted(entry["seconds"] + entry["evaluation_seconds"] for entry in rows)
     machine = rows[0]["machine"]
@@ -151,6 +149,48 @@ def figure3_table(rows: list[dict]) -> str:
         f"on one core of {machine['cpu']} (shared); the first: `{rows[0]['command']}`."
     )
     return "\n".join(lines)
+
+
+def cifar10_table(rows: list[dict]) -> str:
+    """Returns Markdown: the runs of bench/cifar10.py on test, means over the seeds with their range."""
+    by_name = collections.defaultdict(list)
+    for entry in rows:
+        of_test = next(v for k, v in entry["evaluations"].items() if k.startswith("test (prior"))
+        minutes = {"minutes": entry["seconds"] / 60, "prior_minutes": entry["prior"]["seconds"] / 60}
+        by_name[entry["name"].split("; ")[0]].append(of_test | minutes)
+    columns = {"reconstruction": ("reconstruction_bits_per_dim", 3), "prior": ("prior_bits_per_dim", 3)}
+    columns |= {
+        "total": ("bits_per_dim", 3),
+        "PSNR, dB": ("psnr", 2),
+        "perplexity": ("codebook_perplexity", 0),
+    }
+    columns |= {"codes in use": ("live_codes", 0), "effective codes": ("effective_codes", 2)}
+    columns |= {"minutes": ("minutes", 1), "of the prior": ("prior_minutes", 1)}
+    head = ["bottleneck", "seeds", *columns]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for name, found in by_name.items():
+        cells = [
+            _mean_and_range([one[key] for one in found if key in one], digits)
+            for key, digits in columns.values()
+        ]
+        lines.append("| " + " | ".join([name, str(len(found)), *cells]) + " |")
+    first = rows[0]
+    signature = next(iter(first["evaluations"].values()))["bits_per_dim_signature"]
+    lines += ["", f"Bits per dimension: `{signature}`."]
+    lines += [
+        f"{len(rows)} runs of {first['steps']} steps, their priors of {first['prior']['steps']}, each on one core of"
+    ]
+    lines += [f"{first['machine']['cpu']} (shared). The first: `{first['command']}`;"]
+    lines += [f"its prior: `{first['prior']['command']}`."]
+    return "\n".join(lines)
+
+
+def _mean_and_range(values: list[float], digits: int) -> str:
+    """Returns the mean of several runs and, where they differ, their range; a dash for none."""
+    if not values:
+        return "–"
+    low, mean, high = (f"{v:.{digits}f}" for v in (min(values), sum(values) / len(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def step_table(report: dict) -> str:
@@ -222,6 +262,7 @@ def bottleneck_table(report: dict) -> str:
 
 MAKERS = {
     "bottleneck": bottleneck_table,
+    "cifar10": cifar10_table,
     "comparison": comparison,
     "curve": curve,
     "train_step": step_table,
