@@ -108,7 +108,11 @@ def _translate(metadata: config.RunMetadata) -> None:
             write = stack.enter_context(lines.NewFile(FLAGS.output)).write
 
         run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
-        model = rerank.reranked(run, FLAGS.rerank_model_dir) if FLAGS.rerank_model_dir else run.model
+        model = (
+            rerank.reranked(run, FLAGS.rerank_model_dir, FLAGS.usr_dir)
+            if FLAGS.rerank_model_dir
+            else run.model
+        )
         translator = Translator(
             model,
             run.vocabulary,

@@ -95,7 +95,9 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
     from t2t_vqem.training import record, summaries
 
     metadata = run.metadata
-    model = rerank.reranked(run, FLAGS.rerank_model_dir) if FLAGS.rerank_model_dir else run.model
+    model = (
+        rerank.reranked(run, FLAGS.rerank_model_dir, FLAGS.usr_dir) if FLAGS.rerank_model_dir else run.model
+    )
     batching = {"boundaries": run.train_config.boundaries, "batch_tokens": run.train_config.batch_tokens}
     reports, searched = [], str(getattr(run.model, "decoding", ""))
     if FLAGS.rerank_model_dir:
@@ -213,7 +215,7 @@ def _open(entry: "comparison.Entry") -> "comparison.Competitor":
         run = runs.open_run(entry.model_dir, checkpoint, metadata)
         run.problem.require_content("text", "--compare")
         comparison.require_bindings_used(entry)
-        model = rerank.reranked(run, entry.rerank) if entry.rerank else run.model
+        model = rerank.reranked(run, entry.rerank, FLAGS.usr_dir) if entry.rerank else run.model
     except UserError as error:
         raise UserError(f'"{entry.name}": {error}') from error
     return comparison.Competitor(entry, run, model, checkpoint)

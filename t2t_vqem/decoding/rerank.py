@@ -57,13 +57,13 @@ class Reranked:
         return best | {"calls": found["calls"] + 1}
 
 
-def reranked(run: Run, model_dir: str) -> Reranked:
-    """Returns the model of `run` with the run in `model_dir` as its scorer.
+def reranked(run: Run, model_dir: str, usr_dir: str | None = None) -> Reranked:
+    """Returns the model of `run` with the run in `model_dir` as its scorer; `usr_dir` as `runs.open_run` takes it.
 
     Raises:
       UserError: no such run, one of another vocabulary, or see `Reranked`.
     """
-    scorer = runs.open_run(model_dir)
+    scorer = runs.open_run(model_dir, usr_dir=usr_dir)
     if scorer.vocabulary.hash != run.vocabulary.hash:
         raise UserError(
             f'the run in "{model_dir}" has another vocabulary than the one it is to rerank; train both on one problem, '

@@ -47,6 +47,7 @@ def open_run(
     metadata: config.RunMetadata | None = None,
     *,
     dtype: str | None = None,
+    usr_dir: str | None = None,
 ) -> Run:
     """Returns the run in `model_dir` with the weights of one checkpoint.
 
@@ -54,6 +55,7 @@ def open_run(
       checkpoint: "best" (the latest where no best is kept), "latest", or a step.
       metadata: what `cli.flags.configure_run` returned, if that has read the configuration already.
       dtype: to compute in; the run's own `train.dtype` if None.
+      usr_dir: where the user's code lies now, if not where the run has it; of no use with `metadata`.
 
     Raises:
       UserError: no run, no such checkpoint, or one of another configuration or vocabulary.
@@ -61,7 +63,7 @@ def open_run(
     path = checkpoints.find(model_dir, checkpoint)
     if metadata is None:
         metadata = config.read_run(model_dir)
-        registry.load_usr_dir(metadata.usr_dir)
+        registry.load_usr_dir(usr_dir or metadata.usr_dir)
         config.parse_run(model_dir)
     problem = registry.problems.get(metadata.problem)()
     vocabulary, dimensions = None, metadata.dimensions

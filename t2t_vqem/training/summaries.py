@@ -42,16 +42,27 @@ class Progress:
 
 
 def progress_line(
-    step: int, last_step: int, *, means: Mapping[str, float], rates: Mapping[str, float], eta: float
+    step: int,
+    last_step: int,
+    *,
+    means: Mapping[str, float],
+    rates: Mapping[str, float],
+    eta: float,
+    tokens: bool,
 ) -> str:
-    """Returns the log line; `eta` in seconds."""
+    """Returns the log line.
+
+    Args:
+      eta: in seconds.
+      tokens: whether there are any: of pictures and codes the examples count.
+    """
     terms = "  ".join(f"{name} {value:.4g}" for name, value in means.items())
     speed = "compiling"
     if rates:
-        speed = (
-            f"tokens/s {rates['tokens_per_second']:.0f} (padded {rates['padded_tokens_per_second']:.0f})"
-            f"  examples/s {rates['examples_per_second']:.1f}"
-        )
+        speed = f"examples/s {rates['examples_per_second']:.1f}"
+        if tokens:
+            padded = rates["padded_tokens_per_second"]
+            speed = f"tokens/s {rates['tokens_per_second']:.0f} (padded {padded:.0f})  {speed}"
     return f"step {step}/{last_step}  {terms}  {speed}  ETA {clock(eta)}"
 
 

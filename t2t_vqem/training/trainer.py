@@ -262,8 +262,11 @@ class Trainer:
         learning_rate = float(self._optimizer.learning_rate(tf.constant(self.step - 1)))
         means, rates = progress.means() | {"learning_rate": learning_rate}, progress.rates()
         eta = self._eta(evaluating)
+        tokens = self._problem.content == "text"
         logging.info(
-            summaries.progress_line(self.step, self.config.last_step, means=means, rates=rates, eta=eta)
+            summaries.progress_line(
+                self.step, self.config.last_step, means=means, rates=rates, eta=eta, tokens=tokens
+            )
         )
         self._events.training(self.step, means, rates)
         self._events.codebooks(self.step, self._watch.look(self.step))

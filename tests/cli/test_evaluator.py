@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 import sacrebleu
@@ -7,7 +8,9 @@ import tensorflow as tf
 
 from t2t_vqem import config
 from t2t_vqem.cli import evaluator
+from t2t_vqem.errors import UserError
 from t2t_vqem.evaluation import latency
+from t2t_vqem.training import runs
 
 
 def results(run):
@@ -151,3 +154,16 @@ def test_what_only_a_comparison_takes(call, copy_run, arguments, words):
     done = call(evaluator, f"--model_dir={copy_run.model_dir}", *arguments, positional="RUN")
     assert (done.status, done.out) == (2, "")
     assert words in done.err
+
+
+def test_a_run_whose_code_lies_elsewhere_now(copy_run, tmp_path):
+    model_dir = str(tmp_path / "moved")
+    shutil.copytree(copy_run.model_dir, model_dir)
+    path = os.path.join(model_dir, config.RUN_FILE)
+    with open(path, encoding="utf-8") as file:
+        metadata = json.load(file)
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(metadata | {"usr_dir": "/gone"}, file)
+    with pytest.raises(UserError, match="/gone"):
+        runs.open_run(model_dir)
+    assert runs.open_run(model_dir, usr_dir=str(copy_run.root / "usr")).step == 42

@@ -17,7 +17,7 @@ IDS, DIM = 20, 8
 
 
 class TinyProblem(Problem):
-    name = "tiny"
+    name, content = "tiny", "text"
 
     def dimensions(self, data_dir):
         return {}

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from t2t_vqem.errors import UserError
-from t2t_vqem.training import checkpoints, trainer
+from t2t_vqem.training import checkpoints, summaries, trainer
 
 
 def weights(made):
@@ -298,6 +298,16 @@ def test_log_line_and_events(make_quick, scripted, caplog):
     last = next(line for line in lines if line.startswith("step 12/12"))
     for part in ("nll 2 ", "learning_rate ", "tokens/s ", "examples/s ", "ETA 0:00:00"):
         assert part in last
+
+
+def test_the_log_line_speaks_of_tokens_where_there_are_any():
+    rates = {"tokens_per_second": 100.4, "padded_tokens_per_second": 120.0, "examples_per_second": 7.0}
+    line, of_pictures = (
+        summaries.progress_line(4, 8, means={"nll": 2.0}, rates=rates, eta=61.0, tokens=tokens)
+        for tokens in (True, False)
+    )
+    assert line == "step 4/8  nll 2  tokens/s 100 (padded 120)  examples/s 7.0  ETA 0:01:01"
+    assert of_pictures == "step 4/8  nll 2  examples/s 7.0  ETA 0:01:01"
 
 
 def test_event_file_holds_every_kind(make_quick, scripted, tmp_path):
