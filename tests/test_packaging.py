@@ -1,5 +1,6 @@
 """The package as it is installed, as it runs from a checkout, and the scripts that make its environment."""
 
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -127,17 +128,20 @@ def checkout(tmp_path):
 case "$*" in
     *sys.version_info*) exit "${{WRONG_VERSION:-0}}" ;;
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python && echo venv >> {tmp_path}/log ;;
-    *"pip install"*) echo install >> {tmp_path}/log; exit "${{FAILING_PIP:-0}}" ;;
+    *"pip install"*) echo install >> {tmp_path}/log; sleep "${{SLOW_PIP:-0}}"; exit "${{FAILING_PIP:-0}}" ;;
 esac
 """)
     python.chmod(0o755)
-    log = tmp_path / "log"
+    log, seen = tmp_path / "log", []
+
+    log.write_text("")
 
     def make(**environment):
-        log.write_text("")
         path = {"PATH": "/usr/bin:/bin", "PYTHON": str(python)}
         done = _run("bin/_environment", cwd=root, **(path | environment))
-        return done, log.read_text().split()
+        new = log.read_text().split()[len(seen) :]
+        seen.extend(new)
+        return done, new
 
     make.root = root
     return make
@@ -152,6 +156,14 @@ def test_the_environment_is_made_once(checkout):
         file.write("another==1.0\n")
     assert checkout()[1] == ["install"]  # other pins: brought up to date in place
     assert checkout()[1] == []
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="this system has no flock")
+def test_two_commands_that_start_at_once_make_one_environment(checkout):
+    with concurrent.futures.ThreadPoolExecutor() as both:
+        done = [job.result()[0] for job in [both.submit(checkout, SLOW_PIP="1") for _ in range(2)]]
+    assert [one.returncode for one in done] == [0, 0]
+    assert (checkout.root.parent / "log").read_text().split() == ["venv", "install"]
 
 
 def test_a_half_made_environment_is_made_anew(checkout):
