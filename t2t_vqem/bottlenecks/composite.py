@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 
+import gin
 import tensorflow as tf
 
 from t2t_vqem import registry
@@ -121,7 +122,18 @@ class Product(Composite):
 
 
 def sliced(name: str, num_codes: int, slices: int, slice_dim: int) -> Bottleneck:
-    """Returns the bottleneck `name` for encodings of `slices` x `slice_dim` numbers, one for every slice."""
+    """Returns the bottleneck `name` for encodings of `slices` x `slice_dim` numbers, one for every slice.
+
+    Raises:
+      UserError: gin binds what `name` and `slices` decide here.
+    """
+    for parameter in ("base", "slices"):
+        with contextlib.suppress(ValueError):  # gin's word for what is not bound
+            bound = gin.query_parameter(f"product.{parameter}")
+            wanted = (
+                "left alone: the model's own hparams name the bottleneck of each slice and how many there are"
+            )
+            require(slices == 1, f"product.{parameter}", bound, wanted)
     if slices == 1:
         return registry.bottlenecks.get(name)(num_codes=num_codes, dim=slice_dim)
     product = registry.bottlenecks.get("product")

@@ -1,10 +1,12 @@
 """Product and residual beside a direct computation with their parts."""
 
+import gin
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from t2t_vqem import registry
+from t2t_vqem.bottlenecks import composite
 from t2t_vqem.bottlenecks.composite import Product, Residual
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import Training
@@ -127,3 +129,11 @@ def test_composites_that_contain_each_other_are_refused():
         gin.bind_parameter("product.base", "residual")
     with pytest.raises(UserError, match=r"residual\.base = 'product'"):
         registry.bottlenecks.get("product")(CODES, DIM)
+
+
+@pytest.mark.parametrize("binding", ["product.base = 'hard_em'", "product.slices = 3"])
+def test_a_product_that_a_model_makes_is_not_bound_otherwise(binding):
+    gin.parse_config(binding)
+    with pytest.raises(UserError, match=f"{binding.split()[0]} = .* must be left alone"):
+        composite.sliced("fsq", 256, 4, 8)
+    assert not isinstance(composite.sliced("fsq", 256, 1, 8), composite.Product)
