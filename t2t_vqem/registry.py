@@ -184,6 +184,15 @@ parts = Registry("part", {"codebook": "t2t_vqem.bottlenecks.settings"})
 _loaded_usr_dirs: set[str] = set()
 
 
+def bound(parameter: str) -> bool:
+    """Returns whether the configuration binds `parameter`, NAME.PARAMETER of something registered."""
+    try:
+        gin.query_parameter(parameter)
+    except ValueError:  # gin's word for what is not
+        return False
+    return True
+
+
 def load_usr_dir(path: str | None) -> None:
     """Imports a user's own code, so that what it registers is known: a package, a folder or one file.
 

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 
-import gin
 import tensorflow as tf
 
 from t2t_vqem import registry
@@ -14,6 +13,7 @@ from t2t_vqem.bottlenecks.checks import require, require_whole
 from t2t_vqem.bottlenecks.codebook import scaled
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.errors import UserError
 
 _open: list[str] = []  # the composites that are being made, from the outermost on
 
@@ -127,13 +127,12 @@ def sliced(name: str, num_codes: int, slices: int, slice_dim: int) -> Bottleneck
     Raises:
       UserError: gin binds what `name` and `slices` decide here.
     """
-    for parameter in ("base", "slices"):
-        with contextlib.suppress(ValueError):  # gin's word for what is not bound
-            bound = gin.query_parameter(f"product.{parameter}")
-            wanted = (
-                "left alone: the model's own hparams name the bottleneck of each slice and how many there are"
+    for parameter in ("product.base", "product.slices"):
+        if slices > 1 and registry.bound(parameter):
+            raise UserError(
+                f"{parameter} is bound, and the model's own hparams say what each of its {slices} slices is; "
+                f"leave {parameter} away"
             )
-            require(slices == 1, f"product.{parameter}", bound, wanted)
     if slices == 1:
         return registry.bottlenecks.get(name)(num_codes=num_codes, dim=slice_dim)
     product = registry.bottlenecks.get("product")

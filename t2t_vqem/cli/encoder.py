@@ -15,7 +15,6 @@ import numpy as np
 from t2t_vqem import registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
-from t2t_vqem.errors import UserError
 
 flags.define("model_dir", "data_dir", "usr_dir", "gin_param", "checkpoint")
 FLAGS = flags.FLAGS
@@ -28,6 +27,7 @@ def main(argv: list[str]) -> None:
 
     import tensorflow as tf
 
+    from t2t_vqem.decoding import pictures
     from t2t_vqem.problems.batches import Batching
     from t2t_vqem.problems.codes import SUFFIX
     from t2t_vqem.training import runs, strategy
@@ -36,10 +36,7 @@ def main(argv: list[str]) -> None:
     run, _ = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     base, model, train, data_dir = run.problem, run.model, run.train_config, metadata.data_dir
     base.require_content("images", "bin/encoder")
-    if not hasattr(model, "encode"):
-        raise UserError(
-            f"the model {metadata.model} has no codes for bin/encoder to write; give a run of one that has, e.g. vqvae"
-        )
+    pictures.require_codes(model, "bin/encoder", ("encode", "code_shape", "num_codes"))
     runs.check_data(run)
     start = time.monotonic()
     problem = registry.problems.get(base.name + SUFFIX)()

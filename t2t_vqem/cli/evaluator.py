@@ -91,7 +91,8 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
     """Translates the splits; returns a report of each."""
     from t2t_vqem.decoding import lines, rerank
     from t2t_vqem.evaluation import latency
-    from t2t_vqem.evaluation.translation import TranslationEvaluator, evenly
+    from t2t_vqem.evaluation.evenly import evenly
+    from t2t_vqem.evaluation.translation import TranslationEvaluator
     from t2t_vqem.training import record, summaries
 
     metadata = run.metadata

@@ -15,6 +15,7 @@ from t2t_vqem.models.model import Model
 from t2t_vqem.models.prior import PriorModel
 
 BATCH = 32
+_CONTRACT = ("image_shape", "code_shape", "num_codes", "classes", "look", "encode", "decode", "interpolate")
 
 
 class Picture(NamedTuple):
@@ -91,9 +92,8 @@ def write(pictures: Iterable[Picture], folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]
 
 
-def require_codes(model: Model, reader: str) -> None:
+def require_codes(model: Model, reader: str, needed: Sequence[str] = _CONTRACT) -> None:
     """Raises a UserError unless an image model has codes and what goes with them, as `VQVAE` has; `reader` needs it."""
-    needed = ("image_shape", "code_shape", "num_codes", "classes", "look", "encode", "decode", "interpolate")
     missing = [name for name in needed if not hasattr(model, name)]
     if missing:
         raise UserError(

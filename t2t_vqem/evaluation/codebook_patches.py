@@ -10,7 +10,7 @@ from t2t_vqem import picture_file
 from t2t_vqem.context import LossTerm
 from t2t_vqem.evaluation import patches, picture_grid
 from t2t_vqem.evaluation.codebook_reading import Reading
-from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.models.model import Features, Model
 
 _SHOWN = 8  # patches that are shown of each code, evenly spaced over the split

@@ -8,7 +8,7 @@ import tensorflow as tf
 from t2t_vqem.evaluation.codebook_patches import png
 from t2t_vqem.evaluation.codebook_reading import Reading
 from t2t_vqem.evaluation.codebook_swaps import SHOWN, Swap
-from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.models.model import Model
 
 _ROWS = 32  # pictures decoded together

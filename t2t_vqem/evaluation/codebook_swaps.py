@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from t2t_vqem.decoding.translator import one_line
 from t2t_vqem.evaluation.codebook_reading import Reading
-from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.models.model import Model
 from t2t_vqem.problems.vocabulary import PAD_ID, Vocabulary
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.problems.batches import Batching
 from t2t_vqem.problems.problem import Problem
 

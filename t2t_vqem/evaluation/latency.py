@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from t2t_vqem.decoding.translator import Inference, InferenceModel, Translator, Vocabulary, rows_per_line
-from t2t_vqem.evaluation.translation import evenly
+from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.progress import Progress
 from t2t_vqem.training import record
 

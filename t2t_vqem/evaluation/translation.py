@@ -16,6 +16,7 @@ import tensorflow as tf
 from t2t_vqem.context import LossTerm
 from t2t_vqem.decoding.translator import InferenceModel, Translator, one_line
 from t2t_vqem.evaluation import codebook
+from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.models.model import Model
 from t2t_vqem.problems.batches import Batching
 from t2t_vqem.problems.problem import Problem
@@ -152,13 +153,6 @@ def forward(
     output = model(batch, training=None)
     rebuilt = model.reconstruct(batch) if hasattr(model, "reconstruct") else None
     return {**output.losses, **output.metrics}, rebuilt
-
-
-def evenly(count: int, most: int | None) -> list[int]:
-    """Returns at most `most` indices below `count`, evenly spaced: a corpus is ordered by document."""
-    if not most or most >= count:
-        return list(range(count))
-    return [i * count // most for i in range(most)]
 
 
 def _select(batches, places: Mapping[int, int]) -> list[tuple[dict[str, np.ndarray], list[int]]]:

@@ -134,6 +134,6 @@ def test_composites_that_contain_each_other_are_refused():
 @pytest.mark.parametrize("binding", ["product.base = 'hard_em'", "product.slices = 3"])
 def test_a_product_that_a_model_makes_is_not_bound_otherwise(binding):
     gin.parse_config(binding)
-    with pytest.raises(UserError, match=f"{binding.split()[0]} = .* must be left alone"):
+    with pytest.raises(UserError, match=f"{binding.split()[0]} is bound"):
         composite.sliced("fsq", 256, 4, 8)
     assert not isinstance(composite.sliced("fsq", 256, 1, 8), composite.Product)

@@ -187,7 +187,7 @@ def test_codes_of_other_weights_are_not_overwritten(encode, root, tmp_path):
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("cli_no_codes", "the model cli_no_codes has no codes for bin/encoder to write"),
+        ("cli_no_codes", "which bin/encoder needs; see vqvae"),
         ("nothing", "holds no run"),
     ],
 )
