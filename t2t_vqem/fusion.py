@@ -25,11 +25,50 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args) -> R:
-        alone = not (_whole or tf.executing_eagerly())
-        static = all(arg.shape.is_fully_defined() for arg in args if tf.is_tensor(arg))
-        return (compiled if alone and static else function)(*args)
+        return (compiled if _alone(args) else function)(*args)
 
     return call
+
+
+def recomputed(function: Callable[P, R]) -> Callable[P, R]:
+    """As `fused`, and its gradient is compiled with all that it needs, from the arguments alone.
+
+    Otherwise what lies between arguments and results is written to memory for the gradient to read. The first tensor
+    among the arguments is differentiated; the others are constants.
+    """
+    forward = fused(function)
+
+    @functools.partial(tf.function, jit_compile=True, autograph=False)
+    def backward(place: int, args: tuple, upstream: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            tape.watch(args[place])
+            results = function(*args)
+        return tape.gradient(results, args[place], upstream if len(upstream) > 1 else upstream[0])
+
+    @functools.wraps(function)
+    def call(*args: P.args) -> R:
+        place = next(place for place, arg in enumerate(args) if tf.is_tensor(arg))
+        before, after = (
+            tuple(tf.stop_gradient(arg) if tf.is_tensor(arg) else arg for arg in part)
+            for part in (args[:place], args[place + 1 :])
+        )
+        if not _alone(args):
+            return function(*before, args[place], *after)
+
+        @tf.custom_gradient
+        def apply(x: tf.Tensor) -> tuple[R, Callable[..., tf.Tensor]]:
+            given = (*before, x, *after)
+            return forward(*given), lambda *upstream: backward(place, given, upstream)
+
+        return apply(args[place])
+
+    return call
+
+
+def _alone(args: tuple) -> bool:
+    """Returns whether XLA compiles what is called with `args` by itself."""
+    static = all(arg.shape.is_fully_defined() for arg in args if tf.is_tensor(arg))
+    return static and not (_whole or tf.executing_eagerly())
 
 
 @contextlib.contextmanager

@@ -42,3 +42,33 @@ def test_the_mark_ends_with_the_program_even_when_it_fails():
     with pytest.raises(RuntimeError), fusion.compiled_around(True):
         raise RuntimeError
     assert len(compiled_calls(trace(False, [1]))) == 2
+
+
+@fusion.recomputed
+def wave(scale, x, shift):
+    return tf.sin(scale * x + shift), tf.reduce_sum(tf.square(x))
+
+
+def gradients(x, shift):
+    with tf.GradientTape() as tape:
+        tape.watch([x, shift])
+        first, second = wave(3.0, x, shift)
+        total = tf.reduce_sum(first * tf.constant([1.0, -2.0])) + 0.5 * second
+    return tape.gradient(total, [x, shift])
+
+
+def test_a_gradient_that_is_recomputed_is_the_same():
+    x, shift = tf.constant([0.3, 0.7]), tf.constant([0.1, 0.2])
+    program = tf.function(gradients, autograph=False)
+    plain, alone = gradients(x, shift), program(x, shift)
+    tf.debugging.assert_near(plain[0], alone[0])
+    graph = program.get_concrete_function(x, shift).graph
+    assert len(compiled_calls(graph)) == 2, "there and back"
+    assert sorted(len(call.outputs) for call in compiled_calls(graph)) == [1, 2], "nothing else is kept"
+
+
+def test_what_is_recomputed_is_differentiated_for_its_first_tensor():
+    for run in (gradients, tf.function(gradients, autograph=False)):
+        of_x, of_shift = run(tf.constant([0.3, 0.7]), tf.constant([0.1, 0.2]))
+        assert of_x is not None
+        assert of_shift is None

@@ -17,7 +17,7 @@ import tensorflow as tf
 from t2t_vqem.bottlenecks import membership
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.bottlenecks.usage import Usage
-from t2t_vqem.fusion import fused
+from t2t_vqem.fusion import recomputed
 
 _SMOOTHING = 1e-5  # pseudo-count of the released code, in positions a step
 _FAINTEST = 1e-30  # a born code's count never returns to 0, which means "not born"
@@ -172,7 +172,7 @@ class Codebook(Usage):
         return super().usage() | {"births": tf.convert_to_tensor(self.births)}
 
 
-@fused
+@recomputed
 def scaled(x: tf.Tensor, norm: float) -> tf.Tensor:
     """Returns `x` [..., dim] brought to squared norm `norm`; zeros stay zeros."""
     return x * tf.math.rsqrt(tf.reduce_sum(tf.square(x), -1, keepdims=True) / norm + 1e-12)

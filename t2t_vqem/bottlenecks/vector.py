@@ -10,7 +10,7 @@ from t2t_vqem.bottlenecks.estimator import ESTIMATORS
 from t2t_vqem.bottlenecks.posterior import negative_distances, posterior
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import Training
-from t2t_vqem.fusion import fused
+from t2t_vqem.fusion import recomputed
 
 
 class VectorQuantiser(Bottleneck):
@@ -123,7 +123,7 @@ class VectorQuantiser(Bottleneck):
         return self.codebook.usage()
 
 
-@fused
+@recomputed
 def _read(
     x: tf.Tensor, embedded: tf.Tensor, active: tf.Tensor, warmed_up: tf.Tensor, estimator: str
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from t2t_vqem.fusion import fused
+from t2t_vqem.fusion import recomputed
 from t2t_vqem.layers.losses import cross_entropy
 
 LEVELS = 256
@@ -75,7 +75,7 @@ class Gaussian(Likelihood):
         self.size = 2 * channels
         self.start = np.repeat([0.0, _FIRST_LOG_SCALE], channels).astype(np.float32)
 
-    @fused
+    @recomputed
     def nats(self, parameters: tf.Tensor, pictures: tf.Tensor) -> tf.Tensor:
         """See Likelihood."""
         values = _centred(pictures)
@@ -135,7 +135,7 @@ class LogisticMixture(Likelihood):
             self._nats(_as_rows(parameters), _as_rows(_centred(pictures))), _shape(pictures)[:-1]
         )
 
-    @fused
+    @recomputed
     def _nats(self, parameters: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
         """Returns nats [pixels] of rows: with the pixels innermost, a CPU works on many of them at once."""
         weights, means, log_scales, slopes = self._split(parameters)
