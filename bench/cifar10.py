@@ -4,8 +4,8 @@
 
 Trains gin/cifar10_comparison.gin with every bottleneck, hard EM and soft EM with three seeds, writes the codes of
 each, trains gin/cifar10_comparison_prior.gin on them, and evaluates both on val and test. Runs that are finished are
-not made again, and one that was stopped goes on. Then writes docs/results/cifar10.json. With --seeds several machines,
-or cores, share the work.
+not made again, and one that was stopped goes on. Then writes docs/results/cifar10.json. With --seeds two processes
+share the work, on one machine; each has the cores that taskset gives it.
 """
 
 import argparse
@@ -43,6 +43,8 @@ def make(name: str, seed: int, options: argparse.Namespace) -> dict:
         source_dir=options.source_dir,
         data_dir=options.data_dir,
     )
+    if runs.evaluated(run, "test (prior"):
+        return _row(name, seed, run, prior)
     data.mkdir(exist_ok=True)  # the pictures are every run's, the codes its own
     pictures = data / "cifar10"
     if not pictures.is_symlink():
@@ -58,6 +60,10 @@ def make(name: str, seed: int, options: argparse.Namespace) -> dict:
         data_dir=data,
     )
     runs.command("evaluator", model_dir=run, prior_model_dir=prior, split="val,test")
+    return _row(name, seed, run, prior)
+
+
+def _row(name: str, seed: int, run: pathlib.Path, prior: pathlib.Path) -> dict:
     return results.row(f"{name}; seed {seed}", run) | {"prior": results.row("prior", prior)}
 
 

@@ -17,7 +17,21 @@ def command(name: str, *words: str, **flags: object) -> None:
 
 def train(run: pathlib.Path, bindings: Mapping[str, object], **flags: object) -> None:
     """Makes a run with `bindings` beside its gin file, or goes on with it; one that has ended is left as it is."""
-    path = run / config.RESULTS_FILE
-    if not path.exists() or "train" not in json.loads(path.read_text()):
+    if not _ended(run):
         params = [f"--gin_param={name} = {value!r}" for name, value in bindings.items()]
         command("trainer", *params, model_dir=run, **flags)
+
+
+def evaluated(run: pathlib.Path, name: str) -> bool:
+    """Returns whether a run's results hold an evaluation whose name begins with `name`."""
+    return any(key.startswith(f"eval/{name}") for key in _results(run))
+
+
+def _ended(run: pathlib.Path) -> bool:
+    found = _results(run).get("train")  # it is there from the first evaluation on
+    return found is not None and found["steps"] >= found["train_config"]["train_steps"]
+
+
+def _results(run: pathlib.Path) -> dict:
+    path = run / config.RESULTS_FILE
+    return json.loads(path.read_text()) if path.exists() else {}

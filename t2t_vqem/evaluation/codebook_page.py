@@ -132,7 +132,7 @@ def page(values: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
 
 
 def _swaps(swaps: Mapping[str, Any] | None, words: ModuleType) -> str:
-    if not swaps:
+    if not (swaps and swaps["shown"]):
         return ""
     rows = []
     for swap in swaps["shown"]:

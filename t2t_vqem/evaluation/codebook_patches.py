@@ -1,6 +1,7 @@
 """What part of a picture each code stands at."""
 
 import base64
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from t2t_vqem import picture_file
 from t2t_vqem.context import LossTerm
 from t2t_vqem.evaluation import patches, picture_grid
 from t2t_vqem.evaluation.codebook_reading import Reading
+from t2t_vqem.evaluation.codebook_stability import strangers
 from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.models.model import Features, Model
 
@@ -41,12 +43,12 @@ class CodePatches:
     figure = "patch_likeness"
 
     def __init__(
-        self, reading: Reading, image_shape: Sequence[int], code_shape: Sequence[int], num_codes: int
+        self, reading: Reading, code_shape: Sequence[int], patch_shape: tuple[int, int], num_codes: int
     ):
         self._codes, self._examples, self._num_codes = reading.codes, reading.examples, num_codes
-        self.patch_shape = patches.patch_shape(image_shape, code_shape)
+        self.patch_shape = patch_shape
         pictures = np.stack([row["targets"] for row in reading.features])
-        parts = patches.split(pictures, code_shape)
+        parts = patches.split(pictures, code_shape, patch_shape)
         self._patches = parts[reading.examples, reading.positions]  # uint8 [latents, height, width, channels]
 
     def of_slot(self, slot: int) -> dict[int, dict[str, str]]:
@@ -70,7 +72,7 @@ class CodePatches:
         Returns:
           code -> cosine of its two mean patches, from each of which the mean of all patches of its half is taken,
           for codes that are frequent enough in each; and the mean cosine of two codes that have nothing to do with
-          each other (each code's first half against the second half of the next), None for fewer than two codes.
+          each other (each code's first half against the second half of another), None for fewer than two codes.
         """
         half = second[self._examples]
         sides, often = [], np.ones(self._num_codes, bool)
@@ -81,10 +83,11 @@ class CodePatches:
             often &= found.counts >= _LEAST_COMPARED
             sides.append(found.means() - self._patches[part].mean(axis=0))
         codes = np.flatnonzero(often)
-        first, other = (side[codes].reshape(len(codes), -1) for side in sides)
+        first, other = (side[codes].reshape(len(codes), math.prod(side.shape[1:])) for side in sides)
         own = dict(zip(codes.tolist(), _cosines(first, other).tolist(), strict=True))
-        by_chance = float(_cosines(first, np.roll(other, -1, axis=0)).mean()) if len(codes) > 1 else None
-        return own, by_chance
+        if len(codes) < 2:
+            return own, None
+        return own, float(_cosines(first, other[strangers(len(codes))]).mean())
 
     def _means(self, slot: int, where: np.ndarray | None = None) -> patches.MeanPatches:
         means = patches.MeanPatches(self._num_codes, self._patches.shape[1:])

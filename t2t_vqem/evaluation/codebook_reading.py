@@ -43,25 +43,26 @@ def read(look: Look, problem: Problem, data_dir: str, split: str, batching: Batc
     Raises UserError if the problem has no such split or its data is missing.
     """
     dataset = problem.dataset(split, data_dir, batching, training=False)
-    signature = {name: spec for name, spec in dataset.element_spec.items() if name != "index"}
-    program = tf.function(look, input_signature=[signature], autograph=False)
+    program = tf.function(look, autograph=False, reduce_retracing=True)
     progress = Progress("codebook", problem.manifest(data_dir)["splits"][split]["examples"], "examples")
     found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     features: dict[int, dict[str, np.ndarray]] = {}
     sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
     for batch in dataset:
         index = batch.pop("index").numpy()
+        if (index < 0).any():  # rows of padding, whose E-step is no part of the metrics
+            batch = {name: value[index >= 0] for name, value in batch.items()}
+            index = index[index >= 0]
         terms, rebuilt = program(batch)
         codes, mask = rebuilt["codes"].numpy(), rebuilt["code_mask"].numpy()
         arrays = {name: value.numpy() for name, value in batch.items()}
-        for row in np.flatnonzero(index >= 0):  # rows of padding have index -1
-            place = int(index[row])
+        for row, place in enumerate(index.tolist()):
             found[place] = codes[row][mask[row]], np.flatnonzero(mask[row])
             features[place] = {name: array[row] for name, array in arrays.items()}
         for name in _METRICS:
             if name in terms:
                 sums[name] += [float(value) for value in terms[name]]
-        progress.made(int(np.count_nonzero(index >= 0)))
+        progress.made(len(index))
     order = sorted(found)
     return Reading(
         codes=np.concatenate([found[place][0] for place in order]),

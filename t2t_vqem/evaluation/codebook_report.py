@@ -9,7 +9,7 @@ from t2t_vqem.bottlenecks import movement
 from t2t_vqem.bottlenecks.bottleneck import Bottleneck
 from t2t_vqem.decoding import pictures
 from t2t_vqem.errors import UserError
-from t2t_vqem.evaluation import codebook, codebook_picture_swaps, codebook_stability, codebook_swaps
+from t2t_vqem.evaluation import codebook, codebook_picture_swaps, codebook_stability, codebook_swaps, patches
 from t2t_vqem.evaluation.codebook_movement import Interval, between_checkpoints
 from t2t_vqem.evaluation.codebook_patches import CodePatches, look
 from t2t_vqem.evaluation.codebook_reading import Reading, read
@@ -34,16 +34,23 @@ class Report(NamedTuple):
 
 
 def require_codebook(run: Run) -> Bottleneck:
-    """Returns the bottleneck of the run's model. Raises UserError if it has none, or one of other things' codes."""
+    """Returns the bottleneck of the run's model. Raises UserError unless it has one, of texts or pictures."""
+    if run.problem.content not in ("text", "images"):
+        raise UserError(
+            f"bin/codebook works on text and images, and {run.problem.name} is a problem of {run.problem.content}"
+        )
+    if len(run.model.bottlenecks) != 1:
+        count = (
+            f"{len(run.model.bottlenecks)} codebooks"
+            if run.model.bottlenecks
+            else "a model without a codebook"
+        )
+        raise UserError(
+            f"this is a run of {run.metadata.model}, {count}; --model_dir takes one with a single bottleneck, such as "
+            "latent_nat or vqvae"
+        )
     if run.problem.content == "images":
         pictures.require_codes(run.model, "bin/codebook")
-    else:
-        run.problem.require_content("text", "bin/codebook")
-    if not run.model.bottlenecks:
-        raise UserError(
-            f"this is a run of {run.metadata.model}, a model without a codebook; --model_dir takes one with a "
-            "bottleneck, such as latent_nat"
-        )
     (bottleneck,) = run.model.bottlenecks.values()
     return bottleneck
 
@@ -131,7 +138,7 @@ def _pictures(run: Run, split: str, num_codes: int) -> _Subject:
     model, config = run.model, run.train_config
     batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
     reading = read(lambda batch: look(model, batch), run.problem, run.metadata.data_dir, split, batching)
-    meaning = CodePatches(reading, model.image_shape, model.code_shape, num_codes)
+    meaning = CodePatches(reading, model.code_shape, patches.patch_shape(model), num_codes)
 
     def swaps(chosen: list[codebook_swaps.Swap]) -> dict[str, Any]:
         return codebook_picture_swaps.study(model, reading, chosen, meaning.patch_shape)

@@ -45,3 +45,14 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float | None:
     if a.std() == 0 or b.std() == 0:
         return None
     return float(np.corrcoef(a, b)[0, 1])
+
+
+def strangers(count: int) -> np.ndarray:
+    """Returns for each of `count` things another one, the same each time; of one alone, itself.
+
+    They are drawn, for neighbours may be alike: codes of some bottlenecks are numbers.
+    """
+    order = np.random.default_rng(_SEED).permutation(count)
+    found = np.empty_like(order)
+    found[order] = np.roll(order, -1)
+    return found

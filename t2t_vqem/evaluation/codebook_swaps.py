@@ -1,8 +1,9 @@
 """What changes in the output when one of its codes is another.
 
-Sentences that are spread evenly over the split are decoded from their true codes, and again with a single code
-replaced by the most frequent other one. A code that stands for its own stretch of the target changes that stretch
-alone; what changes elsewhere shows how far the decoder reads a code in the light of the others.
+Examples that are spread evenly over the split are decoded from their true codes, and again with a single code
+replaced by the most frequent other one. `study` does so with texts, `codebook_picture_swaps` with pictures. A code
+that stands for its own stretch of the target changes that stretch alone; what changes elsewhere shows how far the
+decoder reads a code in the light of the others.
 """
 
 import difflib
@@ -18,7 +19,7 @@ from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.models.model import Model
 from t2t_vqem.problems.vocabulary import PAD_ID, Vocabulary
 
-_SENTENCES = 256
+_MOST = 256
 SHOWN = 12  # swaps that a report shows
 _ROWS = 32  # sentences decoded together
 
@@ -38,10 +39,11 @@ class Swap(NamedTuple):
     replacement: int
 
 
-def choose(reading: Reading, counts: np.ndarray, most: int = _SENTENCES) -> list[Swap]:
+def choose(reading: Reading, counts: np.ndarray, most: int = _MOST) -> list[Swap]:
     """Returns at most one swap an example, the same each time.
 
-    Positions and slots take turns, so that all are met; the replacement is the slot's most frequent other code.
+    Positions and slots take turns, so that all are met; the replacement is the slot's most frequent other code. A slot
+    of which a single code is in use has none.
 
     Args:
       counts: how often each code occurs, [slots, num_codes].
@@ -56,6 +58,8 @@ def choose(reading: Reading, counts: np.ndarray, most: int = _SENTENCES) -> list
         code = int(reading.codes[starts[place] + position, slot])
         first, second = np.argsort(-counts[slot], kind="stable")[:2].tolist()
         replacement = second if code == first else first
+        if counts[slot, replacement] == 0:
+            continue
         found.append(Swap(int(reading.examples[starts[place]]), position, slot, code, replacement))
     return found
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from t2t_vqem.evaluation.codebook_reading import Reading
+from t2t_vqem.evaluation.codebook_stability import strangers
 from t2t_vqem.problems.vocabulary import EOS_ID, PAD_ID, Vocabulary
 
 TOP = 6  # texts that are told of each code
@@ -137,15 +138,15 @@ class CodeTexts:
         Returns:
           code -> the share of the pieces among the most frequent of either half that are among those of both, for
           codes that are frequent enough in each; and the mean share of two codes that have nothing to do with each
-          other (each code's first half against the second half of the next), None for fewer than two codes.
+          other (each code's first half against the second half of another), None for fewer than two codes.
         """
         half = second[self._examples]
         tops = [self._top_pieces(slot, half == part) for part in (False, True)]
         codes = sorted(tops[0].keys() & tops[1].keys())
         own = {code: _jaccard(tops[0][code], tops[1][code]) for code in codes}
         others = [
-            _jaccard(tops[0][code], tops[1][codes[(place + 1) % len(codes)]])
-            for place, code in enumerate(codes)
+            _jaccard(tops[0][code], tops[1][codes[other]])
+            for code, other in zip(codes, strangers(len(codes)).tolist(), strict=True)
         ]
         return own, float(np.mean(others)) if len(codes) > 1 else None
 

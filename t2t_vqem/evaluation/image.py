@@ -60,7 +60,7 @@ class ImageEvaluator(LabelledEvaluator):
         nats_of = tf.function(prior.nats, autograph=False) if prior else None
         sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
         counts, shown = 0, []
-        size = patches.patch_shape(model.image_shape, model.code_shape)
+        size = patches.patch_shape(model)
         means_of_first = patches.MeanPatches(model.num_codes, [*size, model.image_shape[-1]])
         for batch in self.batches():
             found, terms = self._traced[1]({name: tf.constant(array) for name, array in batch.items()})
@@ -72,7 +72,7 @@ class ImageEvaluator(LabelledEvaluator):
             for key in ("psnr", "ssim", "nats"):
                 sums[key] += [float(tf.reduce_sum(found[key])), len(codes)]
             counts += codebook.code_counts(codes, np.ones(codes.shape[:-1], bool), model.num_codes)
-            parts = patches.split(pictures, model.code_shape)
+            parts = patches.split(pictures, model.code_shape, size)
             means_of_first.add(parts.reshape(-1, *parts.shape[2:]), codes[..., 0].ravel())
             if sum(map(len, (pair[0] for pair in shown))) < _SHOWN:
                 shown.append((pictures, found["outputs"].numpy(), batch["inputs"]))

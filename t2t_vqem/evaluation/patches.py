@@ -5,12 +5,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from t2t_vqem.evaluation import picture_grid
+from t2t_vqem.models.model import Model
 
 
-def patch_shape(image_shape: Sequence[int], code_shape: Sequence[int]) -> tuple[int, int]:
-    """Returns height and width of a position's part of a picture; at the far edges some may be less."""
-    (height, width, _), (rows, columns, _) = image_shape, code_shape
-    return -(-height // rows), -(-width // columns)
+def patch_shape(model: Model) -> tuple[int, int]:
+    """Returns height and width of a position's part of a picture; at the far edges some may be less.
+
+    A model says it as `patch_shape`; of one that does not, the positions share the picture evenly.
+    """
+    (height, width, _), (rows, columns, _) = model.image_shape, model.code_shape
+    return getattr(model, "patch_shape", (-(-height // rows), -(-width // columns)))
 
 
 def visible(height: int) -> int:
@@ -18,14 +22,12 @@ def visible(height: int) -> int:
     return max(1, 16 // height)
 
 
-def split(pictures: np.ndarray, code_shape: Sequence[int]) -> np.ndarray:
+def split(pictures: np.ndarray, code_shape: Sequence[int], patch: tuple[int, int]) -> np.ndarray:
     """Returns the patches of `pictures` uint8 [batch, height, width, channels], in the raster order of the field.
 
-    Their shape is [batch, rows * columns, patch height, patch width, channels]; edges are repeated where the field's
-    places do not divide the picture.
+    Their shape is [batch, rows * columns, *patch, channels]; edges are repeated where the patches go beyond them.
     """
-    rows, columns, _ = code_shape
-    high, wide = patch_shape(pictures.shape[1:], code_shape)
+    (rows, columns, _), (high, wide) = code_shape, patch
     room = [(0, rows * high - pictures.shape[1]), (0, columns * wide - pictures.shape[2])]
     whole = np.pad(pictures, [(0, 0), *room, (0, 0)], mode="edge")
     parts = whole.reshape(len(whole), rows, high, columns, wide, -1).transpose(0, 1, 3, 2, 4, 5)

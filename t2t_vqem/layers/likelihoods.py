@@ -14,7 +14,7 @@ from t2t_vqem.layers.losses import cross_entropy
 
 LEVELS = 256
 _LEAST_LOG_SCALE = -7.0  # in units where the levels span 2: an eighth of a level, as in arXiv 1701.05517
-_FIRST_LOG_SCALE = -2.0  # a new decoder is sure of nothing, but levels that are 17 away it should not expect
+_FIRST_LOG_SCALE = -2.0  # 17 levels: what a decoder that reads codes errs by after some hundred steps
 _HALF = 1.0 / (LEVELS - 1)  # of a level's width, in the same units
 
 
@@ -23,7 +23,7 @@ class Likelihood(abc.ABC):
 
     Attributes:
       size: parameters of a pixel.
-      start: float32 [size], what parameters are best at first, before anything is known.
+      start: float32 [size], what parameters are at first: scales in reach of where training takes them.
     """
 
     size: int

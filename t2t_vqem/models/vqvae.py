@@ -95,6 +95,7 @@ class VQVAE(Model):
             )
         field = [math.ceil(size / 2**num_strides) for size in (height, width)]
         self.code_shape = (*field, self.bottleneck.slots)
+        self.patch_shape = (2**num_strides, 2**num_strides)
         self.num_codes = self.bottleneck.num_codes
 
     def build_weights(self) -> None:

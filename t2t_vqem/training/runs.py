@@ -41,6 +41,16 @@ def write_run(model_dir: str, metadata: config.RunMetadata, vocabulary: Vocabula
         files.write_atomic(os.path.join(model_dir, VOCABULARY_FILE), vocabulary.model)
 
 
+def _known(metadata: config.RunMetadata) -> bool:
+    """Returns whether problem and model of a run are registered."""
+    try:
+        registry.problems.get(metadata.problem)
+        registry.models.get(metadata.model)
+    except UserError:
+        return False
+    return True
+
+
 def open_run(
     model_dir: str,
     checkpoint: str | int = "best",
@@ -55,7 +65,8 @@ def open_run(
       checkpoint: "best" (the latest where no best is kept), "latest", or a step.
       metadata: what `cli.flags.configure_run` returned, if that has read the configuration already.
       dtype: to compute in; the run's own `train.dtype` if None.
-      usr_dir: where the user's code lies now, if not where the run has it; of no use with `metadata`.
+      usr_dir: where the user's code lies now, if not where the run has it; of no use with `metadata`. What is not in
+        it is looked for there.
 
     Raises:
       UserError: no run, no such checkpoint, or one of another configuration or vocabulary.
@@ -63,7 +74,9 @@ def open_run(
     path = checkpoints.find(model_dir, checkpoint)
     if metadata is None:
         metadata = config.read_run(model_dir)
-        registry.load_usr_dir(usr_dir or metadata.usr_dir)
+        registry.load_usr_dir(usr_dir)
+        if usr_dir is None or not _known(metadata):
+            registry.load_usr_dir(metadata.usr_dir)
         config.parse_run(model_dir)
     problem = registry.problems.get(metadata.problem)()
     vocabulary, dimensions = None, metadata.dimensions

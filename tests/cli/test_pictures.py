@@ -171,6 +171,8 @@ def test_the_codebook_report(call, made):
     scores = json.loads(call(evaluator, f"--model_dir={made.model}").out.splitlines()[-1])
     for name in ("codebook_perplexity", "perplexity_per_code", "live_codes", "latents"):
         assert figures[name] == scores[name], "one figure, one value, whoever tells it"
+    for name in ("effective_codes", "quantization_error"):  # of the same rows in batches of other sizes
+        assert figures[name] == pytest.approx(scores[name], rel=1e-5)
     assert figures["swap_levels_inside"] > 0
     folder = made.root / "model" / "codebook"
     report = json.loads((folder / "codebook.json").read_text())
@@ -183,4 +185,4 @@ def test_the_codebook_report(call, made):
 def test_codes_of_codes_have_no_codebook_report(call, prior):
     done = call(codebook, f"--model_dir={prior}")
     assert (done.status, done.out) == (2, "")
-    assert "bin/codebook works on text" in done.err.splitlines()[-1]
+    assert "bin/codebook works on text and images" in done.err.splitlines()[-1]

@@ -13,8 +13,8 @@ from t2t_vqem.evaluation.codebook_patches import CodePatches
 from t2t_vqem.evaluation.codebook_reading import Reading
 from t2t_vqem.evaluation.codebook_swaps import Swap
 
-SHAPE, FIELD, CODES = (4, 6, 3), (2, 3, 2), 5
-LEVELS = np.array([80, 0, 160, 40, 120])  # of each code: no two neighbours are alike
+FIELD, PATCH, CODES = (2, 3, 2), (2, 2), 5
+LEVELS = np.arange(5) * 40  # of each code: neighbours are alike
 
 
 def pixels(png):
@@ -42,7 +42,7 @@ def drawn(count, seed=0):
 
 def test_patches_and_their_mean_are_those_of_the_code():
     codes = drawn(6)
-    told = CodePatches(reading(codes), SHAPE, FIELD, CODES).of_slot(0)
+    told = CodePatches(reading(codes), FIELD, PATCH, CODES).of_slot(0)
     assert sorted(told) == np.unique(codes[..., 0]).tolist()
     for code, found in told.items():
         assert pixels(found["mean"]).shape == (2, 2, 3)
@@ -52,15 +52,21 @@ def test_patches_and_their_mean_are_those_of_the_code():
 
 
 def test_likeness_is_one_where_halves_agree_and_nothing_where_they_cannot_be_compared():
-    meaning = CodePatches(reading(drawn(60)), SHAPE, FIELD, CODES)
+    meaning = CodePatches(reading(drawn(60)), FIELD, PATCH, CODES)
     second = np.arange(60) % 2 == 0
     own, by_chance = meaning.likeness(0, second)
     assert sorted(own) == list(range(CODES))
-    assert min(value for code, value in own.items() if code != 0) > 0.9  # 0 is the mean patch itself
-    assert by_chance < 0
+    assert min(value for code, value in own.items() if code != 2) > 0.9  # 2 is the mean patch itself
+    assert by_chance < 0.7
     apart, _ = meaning.likeness(1, second)  # says nothing of the patch
     assert np.mean(list(apart.values())) < 0.9
     assert meaning.likeness(0, np.ones(60, bool)) == ({}, None)
+    rare = CodePatches(reading(drawn(1)), FIELD, PATCH, CODES)
+    assert rare.likeness(0, np.array([True])) == ({}, None)
+    few = CodePatches(reading(drawn(2)), FIELD, PATCH, CODES)
+    assert few.likeness(0, np.array([True, False])) == ({}, None), (
+        "no code is there five times in both halves"
+    )
 
 
 class Painter:
@@ -93,7 +99,7 @@ def test_what_a_swap_changes_in_its_patch_and_elsewhere():
 
 def test_the_page_and_the_projector_show_patches(tmp_path):
     codes = drawn(6)
-    told = CodePatches(reading(codes), SHAPE, FIELD, CODES).of_slot(0)
+    told = CodePatches(reading(codes), FIELD, PATCH, CODES).of_slot(0)
     counts = np.bincount(codes[..., 0].ravel(), minlength=CODES)
     entries = [
         {"code": code, "count": int(counts[code]), "share": 0.1, "likeness": None, **found}

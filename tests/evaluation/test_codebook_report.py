@@ -112,6 +112,15 @@ def test_agreement_at_its_ends():
     assert codebook_stability.agreement(np.array([0, 0]), np.array([1, 2]))["split_half_tv"] is None
 
 
+def test_a_stranger_is_another_and_no_neighbour():
+    found = codebook_stability.strangers(100)
+    assert sorted(found.tolist()) == list(range(100))
+    assert (found != np.arange(100)).all()
+    assert np.abs(found - np.arange(100)).mean() > 20
+    assert found.tolist() == codebook_stability.strangers(100).tolist()
+    assert codebook_stability.strangers(1).tolist() == [0]
+
+
 def test_the_distance_by_chance_is_that_of_independent_draws():
     draw = np.random.default_rng(1)
     shares = draw.dirichlet(np.full(64, 0.5))
@@ -315,3 +324,8 @@ def test_several_slots_are_told_apart_and_averaged(echo_data, tmp_path):
     assert values["figures"]["swap_changed_outside"] == 0.0
     assert values["movement"] == []
     assert "slot" in codebook_page.page(values, codebook_pictures.pictures(values))
+
+
+def test_a_slot_with_one_code_in_use_is_not_swapped():
+    chosen = codebook_swaps.choose(reading([[1, 1]] * 3), np.array([[0, 6, 0]]))
+    assert chosen == []

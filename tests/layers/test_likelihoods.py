@@ -79,15 +79,16 @@ def test_a_channel_follows_the_deviation_of_those_before_it():
         assert abs(int(tf.argmin(nats[0, :, 0])) - (second + deviation)) < 1.5
 
 
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_what_parameters_are_at_first_is_better_than_nothing(name):
+@pytest.mark.parametrize(("name", "draw"), [("logistic_mixture", "logistic"), ("gaussian", "normal")])
+def test_parameters_start_with_scales_of_17_levels(name, draw):
     likelihood = LIKELIHOODS[name](3)
-    pictures = np.random.default_rng(0).normal(127, 25, [1, 8, 8, 3]).clip(0, 255).astype(np.uint8)
-    start, zeros = (
-        tf.reduce_mean(likelihood.nats(tf.ones([1, 8, 8, 1]) * parameters, tf.constant(pictures)))
-        for parameters in (likelihood.start, np.zeros_like(likelihood.start))
+    drawn = getattr(np.random.default_rng(0), draw)(127.5, 17, [1, 32, 32, 3])
+    pictures = tf.constant(drawn.round().clip(0, 255).astype(np.uint8))
+    less, start, more = (
+        tf.reduce_mean(likelihood.nats(tf.ones([1, 32, 32, 1]) * likelihood.start * factor, pictures))
+        for factor in (0.7, 1.0, 1.3)
     )
-    assert start <= zeros
+    assert start < min(less, more)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
