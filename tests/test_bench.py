@@ -1,0 +1,56 @@
+"""What the scripts in bench/ say of runs; the runs themselves are too long for a test."""
+
+import json
+import pathlib
+
+import pytest
+
+from bench import results, runs
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+
+def test_the_tables_of_the_page_are_those_of_the_rows():
+    page = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert results.rewrite(page) == page, "bin/_run bench.results makes them anew"
+
+
+@pytest.mark.parametrize(("found", "made"), [(None, True), (500, True), (2000, False)])
+def test_a_run_is_made_until_it_has_ended(tmp_path, monkeypatch, found, made):
+    calls = []
+    monkeypatch.setattr(runs, "command", lambda *words, **flags: calls.append((words, flags)))
+    if found:
+        train = {"steps": found, "train_config": {"train_steps": 2000}}
+        (tmp_path / "results.json").write_text(json.dumps({"train": train, "eval/test (prior p@7)": {}}))
+    runs.train(tmp_path, {"vqvae.bottleneck": "fsq"}, problem="cifar10", seed=3)
+    binding = "--gin_param=vqvae.bottleneck = 'fsq'"
+    assert calls == [(("trainer", binding), {"model_dir": tmp_path, "problem": "cifar10", "seed": 3})] * made
+    assert runs.evaluated(tmp_path, "test (prior") == bool(found)
+
+
+def test_discretisations_are_compared_over_their_seeds():
+    def row(name, total, codes=256):
+        signature = f"upper bound|dims:3072|codes:640|K:{codes}|prior:latent_prior@9"
+        bits = {"reconstruction_bits_per_dim": 4.0, "prior_bits_per_dim": total - 4.0, "bits_per_dim": total}
+        figures = bits | {
+            "psnr": 25.0,
+            "codebook_perplexity": 200.0,
+            "live_codes": 250.0,
+            "effective_codes": 1.5,
+        }
+        figures["bits_per_dim_signature"] = signature
+        of_run = {"steps": 9, "seconds": 120.0, "command": "bin/trainer"}
+        stale = figures | {"bits_per_dim": 9.0}
+        return of_run | {
+            "name": name, "machine": {"cpu": "a CPU", "cores": 1}, "prior": of_run,
+            "evaluations": {"val": figures, "test (prior latent_prior@4, p)": stale,
+                            "test (prior latent_prior@9, p)": figures},
+        }  # fmt: skip
+
+    rows = [row("soft EM; seed 0", 5.0), row("soft EM; seed 1", 5.2), row("hard EM; seed 0", 5.5, codes=240)]
+    head, _, soft, hard, *told = results.cifar10_table(rows).splitlines()
+    soft, hard = (dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in (soft, hard))
+    assert (soft["seeds"], soft["K"], soft["total"]) == ("2", "256", "5.100 (5.000 to 5.200)")
+    assert (hard["K"], hard["total"], hard["effective codes"]) == ("240", "5.500", "–")
+    assert soft["effective codes"] == "1.50"
+    assert any("one core" in line for line in told)
