@@ -15,6 +15,7 @@ from t2t_vqem.evaluation.codebook_patches import CodePatches, look
 from t2t_vqem.evaluation.codebook_reading import Reading, read
 from t2t_vqem.evaluation.codebook_text import CodeTexts
 from t2t_vqem.evaluation.translation import forward
+from t2t_vqem.models.model import Features, Model
 from t2t_vqem.problems.batches import Batching
 from t2t_vqem.training.runs import Run
 
@@ -40,13 +41,9 @@ def require_codebook(run: Run) -> Bottleneck:
             f"bin/codebook works on text and images, and {run.problem.name} is a problem of {run.problem.content}"
         )
     if len(run.model.bottlenecks) != 1:
-        count = (
-            f"{len(run.model.bottlenecks)} codebooks"
-            if run.model.bottlenecks
-            else "a model without a codebook"
-        )
+        what = "a model with several codebooks" if run.model.bottlenecks else "a model without a codebook"
         raise UserError(
-            f"this is a run of {run.metadata.model}, {count}; --model_dir takes one with a single bottleneck, such as "
+            f"this is a run of {run.metadata.model}, {what}; --model_dir takes one with a single bottleneck, such as "
             "latent_nat or vqvae"
         )
     if run.problem.content == "images":
@@ -119,9 +116,7 @@ class _Subject(NamedTuple):
 
 
 def _text(run: Run, split: str, num_codes: int) -> _Subject:
-    model, config = run.model, run.train_config
-    batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
-    reading = read(lambda batch: forward(model, batch), run.problem, run.metadata.data_dir, split, batching)
+    model, reading = run.model, _read(run, forward, split)
     group = getattr(model, "group", 1)
     in_place = getattr(model, "places", 1) == 1  # else an alignment decides where a token stands
 
@@ -135,15 +130,19 @@ def _text(run: Run, split: str, num_codes: int) -> _Subject:
 
 
 def _pictures(run: Run, split: str, num_codes: int) -> _Subject:
-    model, config = run.model, run.train_config
-    batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
-    reading = read(lambda batch: look(model, batch), run.problem, run.metadata.data_dir, split, batching)
+    model, reading = run.model, _read(run, look, split)
     meaning = CodePatches(reading, model.code_shape, patches.patch_shape(model), num_codes)
 
     def swaps(chosen: list[codebook_swaps.Swap]) -> dict[str, Any]:
         return codebook_picture_swaps.study(model, reading, chosen, meaning.patch_shape)
 
     return _Subject(reading, meaning, swaps, {"pixels_per_code": list(meaning.patch_shape)})
+
+
+def _read(run: Run, look: Callable[[Model, Features], tuple], split: str) -> Reading:
+    config = run.train_config
+    batching = Batching(batch_tokens=config.batch_tokens, boundaries=config.boundaries)
+    return read(lambda batch: look(run.model, batch), run.problem, run.metadata.data_dir, split, batching)
 
 
 def _slots(
