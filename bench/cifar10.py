@@ -26,7 +26,7 @@ BOTTLENECKS = {
 }
 SEVERAL_SEEDS = ("hard EM", "soft EM, m = 5")
 SEEDS = (0, 1, 2)
-ROWS = pathlib.Path(__file__).parents[1] / "docs" / "results" / "cifar10.json"
+ROWS = results.DOCS / "results" / "cifar10.json"
 
 
 def make(name: str, seed: int, options: argparse.Namespace) -> dict:

@@ -25,7 +25,6 @@ PANELS = {
     "live_codes": "codes in use on val",
     "codebook_perplexity": "perplexity of the codes on val",
 }
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
 COLOURS = {"hard EM": "#2e8b57", "soft EM, m = 5": "#d99a00", "soft EM, m = 10": "#3465a4"}
 
 
@@ -61,7 +60,7 @@ def main() -> None:
     parser.add_argument("--runs", type=pathlib.Path, help="the folder of the runs")
     parser.add_argument("--picture", action="store_true", help="only draw")
     options = parser.parse_args()
-    rows_path = DOCS / "results" / "figure3.json"
+    rows_path = results.DOCS / "results" / "figure3.json"
     if not options.picture:
         if options.runs is None:
             parser.error("--runs is missing")
@@ -85,7 +84,7 @@ def main() -> None:
                 data_dir=options.data_dir,
             )
             results.add(rows_path, results.row(f"{e_step}; {start}; seed {seed}", run))
-    files.write_atomic(str(DOCS / "figure3.png"), picture(json.loads(rows_path.read_text())))
+    files.write_atomic(str(results.DOCS / "figure3.png"), picture(json.loads(rows_path.read_text())))
 
 
 if __name__ == "__main__":

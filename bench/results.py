@@ -19,6 +19,7 @@ from t2t_vqem import config, files
 from t2t_vqem.errors import UserError
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
+_WITHOUT_TEMPERATURE = ("hard EM", "gradient VQ")  # whose softness is that of a posterior they never use
 _KEPT = ("problem", "model", "gin_file", "gin_param", "usr_dir", "train_steps", "seed", "strategy")
 
 
@@ -157,23 +158,25 @@ def cifar10_table(rows: list[dict]) -> str:
     for entry in rows:
         name = entry["name"].split("; ")[0]
         of_test = [v for k, v in entry["evaluations"].items() if k.startswith("test (prior")][-1]
-        if ("EM" in name and "soft" not in name) or "VQ" in name:  # their E-step knows no temperature
-            of_test = {k: v for k, v in of_test.items() if k != "effective_codes"}
-        of_test["K"] = int(re.search(r"K:(\d+)", of_test["bits_per_dim_signature"])[1])
-        minutes = {"minutes": entry["seconds"] / 60, "prior_minutes": entry["prior"]["seconds"] / 60}
-        by_name[name].append(of_test | minutes)
+        told = {
+            "K": int(re.search(r"K:(\d+)", of_test["bits_per_dim_signature"])[1]),
+            "minutes": entry["seconds"] / 60,
+            "prior_minutes": entry["prior"]["seconds"] / 60,
+        }
+        hidden = ("effective_codes",) if name in _WITHOUT_TEMPERATURE else ()
+        by_name[name].append(told | {key: value for key, value in of_test.items() if key not in hidden})
     columns = {
         "K": ("K", 0),
         "reconstruction": ("reconstruction_bits_per_dim", 3),
         "prior": ("prior_bits_per_dim", 3),
-    }
-    columns |= {
         "total": ("bits_per_dim", 3),
         "PSNR, dB": ("psnr", 2),
         "perplexity": ("codebook_perplexity", 0),
+        "codes in use": ("live_codes", 0),
+        "effective codes": ("effective_codes", 2),
+        "minutes": ("minutes", 1),
+        "of the prior": ("prior_minutes", 1),
     }
-    columns |= {"codes in use": ("live_codes", 0), "effective codes": ("effective_codes", 2)}
-    columns |= {"minutes": ("minutes", 1), "of the prior": ("prior_minutes", 1)}
     head = ["bottleneck", "seeds", *columns]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for name, found in by_name.items():
@@ -185,12 +188,13 @@ def cifar10_table(rows: list[dict]) -> str:
     first = rows[0]
     cores = "one core" if first["machine"]["cores"] == 1 else f"{first['machine']['cores']} cores"
     signature = list(first["evaluations"].values())[-1]["bits_per_dim_signature"]
-    lines += ["", f"Bits per dimension, of the first: `{signature}`."]
     lines += [
-        f"{len(rows)} runs of {first['steps']} steps, their priors of {first['prior']['steps']}, each on {cores} of"
+        "",
+        f"Bits per dimension, of the first: `{signature}`.",
+        f"{len(rows)} runs of {first['steps']} steps, their priors of {first['prior']['steps']}, each on {cores} of",
+        f"{first['machine']['cpu']} (shared). The first: `{first['command']}`;",
+        f"its prior: `{first['prior']['command']}`.",
     ]
-    lines += [f"{first['machine']['cpu']} (shared). The first: `{first['command']}`;"]
-    lines += [f"its prior: `{first['prior']['command']}`."]
     return "\n".join(lines)
 
 

@@ -1,17 +1,14 @@
 """What the scripts in bench/ say of runs; the runs themselves are too long for a test."""
 
 import json
-import pathlib
 
 import pytest
 
 from bench import results, runs
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
-
 
 def test_the_tables_of_the_page_are_those_of_the_rows():
-    page = (DOCS / "results.md").read_text(encoding="utf-8")
+    page = (results.DOCS / "results.md").read_text(encoding="utf-8")
     assert results.rewrite(page) == page, "bin/_run bench.results makes them anew"
 
 

@@ -11,9 +11,11 @@ import numpy as np
 from PIL import Image
 
 from t2t_vqem import files, picture_file
+from t2t_vqem.evaluation import picture_grid
 from t2t_vqem.evaluation.patches import visible
 
 _MOST = 10_000  # codes of a slot, the most frequent ones: more are slow to look at
+_TEXTS = {"pieces": "target pieces", "source": "source"}  # of codes of text, and their headings
 _CONFIG = "projector_config.pbtxt"  # the name that TensorBoard looks for
 
 
@@ -35,11 +37,13 @@ def write(folder: str, values: Mapping[str, Any], places: np.ndarray) -> None:
         _write_lines(os.path.join(folder, f"metadata{suffix}.tsv"), _labels(found, chosen))
         sprites = ""
         if "pixels_per_code" in values:
-            sheet, (height, width) = _sprites(found, chosen, values["pixels_per_code"])
+            height, width = patch = values["pixels_per_code"]
+            scale = visible(height)
+            sheet = _sprites(found, chosen, patch, scale)
             files.write_atomic(os.path.join(folder, f"sprites{suffix}.png"), picture_file.png(sheet))
             sprites = (
-                f'  sprite {{\n    image_path: "sprites{suffix}.png"\n    single_image_dim: {width}\n'
-                f"    single_image_dim: {height}\n  }}\n"
+                f'  sprite {{\n    image_path: "sprites{suffix}.png"\n    single_image_dim: {width * scale}\n'
+                f"    single_image_dim: {height * scale}\n  }}\n"
             )
         embeddings.append(
             f'embeddings {{\n  tensor_name: "codes{suffix}"\n  tensor_path: "tensors{suffix}.tsv"\n'
@@ -51,8 +55,8 @@ def write(folder: str, values: Mapping[str, Any], places: np.ndarray) -> None:
 def _labels(slot: Mapping[str, Any], chosen: np.ndarray) -> list[str]:
     """Returns a heading and a line for every code that is chosen."""
     labels = {code["code"]: code for code in slot["codes"]}
-    kinds = [kind for kind in ("pieces", "source") if any(kind in code for code in slot["codes"])]
-    lines = ["\t".join(["code", "count", *kinds])]
+    kinds = [kind for kind in _TEXTS if any(kind in code for code in slot["codes"])]
+    lines = ["\t".join(["code", "count", *(_TEXTS[kind] for kind in kinds)])]
     for code in chosen.tolist():
         told = labels.get(code, {})
         columns = [" | ".join(text["text"] for text in told.get(kind, [])) for kind in kinds]
@@ -64,21 +68,17 @@ def _labels(slot: Mapping[str, Any], chosen: np.ndarray) -> list[str]:
     return lines
 
 
-def _sprites(
-    slot: Mapping[str, Any], chosen: np.ndarray, patch: Sequence[int]
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Returns the mean patches of the codes in a square, black for those that never came, and a patch's size."""
+def _sprites(slot: Mapping[str, Any], chosen: np.ndarray, patch: Sequence[int], scale: int) -> np.ndarray:
+    """Returns the mean patches of the codes in a square, black for those that never came."""
     means = {code["code"]: code["mean"] for code in slot["codes"]}
-    scale, across = visible(patch[0]), math.ceil(math.sqrt(len(chosen)))
-    height, width = (size * scale for size in patch)
-    sheet = np.zeros([math.ceil(len(chosen) / across) * height, across * width, 3], np.uint8)
+    across = math.ceil(math.sqrt(len(chosen)))
+    rows = math.ceil(len(chosen) / across)
+    sheet = np.zeros([rows * across, *patch, 3], np.uint8)
     for place, code in enumerate(chosen.tolist()):
         if code in means:
             with Image.open(io.BytesIO(base64.b64decode(means[code]))) as mean:
-                pixels = np.array(mean.convert("RGB").resize((width, height), Image.Resampling.NEAREST))
-            top, left = (n * size for n, size in zip(divmod(place, across), (height, width), strict=True))
-            sheet[top : top + height, left : left + width] = pixels
-    return sheet, (height, width)
+                sheet[place] = mean.convert("RGB")
+    return picture_grid.grid(sheet.reshape(rows, across, *patch, 3), scale, gap=0)
 
 
 def _write_lines(path: str, lines: Iterable[str]) -> None:

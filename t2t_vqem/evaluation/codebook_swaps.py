@@ -7,7 +7,7 @@ decoder reads a code in the light of the others.
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,8 +20,8 @@ from t2t_vqem.models.model import Model
 from t2t_vqem.problems.vocabulary import PAD_ID, Vocabulary
 
 _MOST = 256
-SHOWN = 12  # swaps that a report shows
-_ROWS = 32  # sentences decoded together
+_SHOWN = 12  # swaps that a report shows
+_ROWS = 32  # examples decoded together
 
 
 class Swap(NamedTuple):
@@ -64,6 +64,29 @@ def choose(reading: Reading, counts: np.ndarray, most: int = _MOST) -> list[Swap
     return found
 
 
+def decoded(
+    chosen: list[Swap],
+    batch: Callable[[list[Swap]], tuple[np.ndarray, tuple]],
+    decode: Callable[..., tf.Tensor],
+) -> Iterator[tuple[Swap, np.ndarray, np.ndarray, bool]]:
+    """Yields each swap, what its example's true codes and the changed ones become, and whether a report shows it.
+
+    Args:
+      batch: some of the swaps -> the true codes of their examples [rows, latents, slots], and what else `decode` takes.
+      decode: (codes, *others) -> outputs [rows, ...].
+    """
+    shown = set(evenly(len(chosen), _SHOWN))
+    for start in range(0, len(chosen), _ROWS):
+        part = chosen[start : start + _ROWS]
+        codes, others = batch(part)
+        swapped = codes.copy()
+        for row, swap in enumerate(part):
+            swapped[row, swap.position, swap.slot] = swap.replacement
+        before, after = (decode(these, *others).numpy() for these in (codes, swapped))
+        for row, swap in enumerate(part):
+            yield swap, before[row], after[row], start + row in shown
+
+
 def study(
     model: Model, vocabulary: Vocabulary, reading: Reading, chosen: list[Swap], group: int
 ) -> dict[str, Any]:
@@ -79,22 +102,14 @@ def study(
       "shown", some of the swaps as text: "source", "before", "after".
     """
     sums = np.zeros([2, 2])  # [outside and inside, changed and all]
-    shown, places = [], set(evenly(len(chosen), SHOWN))
-    decode = _decoder(model, reading.codes.shape[1])
-    for start in range(0, len(chosen), _ROWS):
-        part = chosen[start : start + _ROWS]
-        inputs, codes, mask = _batch(reading, part)
-        swapped = codes.copy()
-        for row, swap in enumerate(part):
-            swapped[row, swap.position, swap.slot] = swap.replacement
-        pair = [decode(inputs, these, mask).numpy() for these in (codes, swapped)]
-        for row, swap in enumerate(part):
-            before, after = (outputs[row] for outputs in pair)
-            sums += _differences(before, after, group, swap.position) if group else _unmatched(before, after)
-            if start + row in places:
-                texts = vocabulary.decode([ids.tolist() for ids in (inputs[row], before, after)])
-                source, *outputs = map(one_line, texts)
-                shown.append({"source": source, "before": outputs[0], "after": outputs[1], **swap._asdict()})
+    shown, decode = [], _decoder(model, reading.codes.shape[1])
+    for swap, before, after, show in decoded(chosen, lambda part: _batch(reading, part), decode):
+        sums += _differences(before, after, group, swap.position) if group else _unmatched(before, after)
+        if show:
+            inputs = reading.features[swap.example]["inputs"]
+            texts = vocabulary.decode([ids.tolist() for ids in (inputs, before, after)])
+            source, *outputs = map(one_line, texts)
+            shown.append({"source": source, "before": outputs[0], "after": outputs[1], **swap._asdict()})
     shares = {"changed": sums.sum(axis=0)}
     if group:
         shares |= {"changed_inside": sums[1], "changed_outside": sums[0]}
@@ -119,18 +134,18 @@ def _unmatched(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def _decoder(model: Model, slots: int) -> Callable[[np.ndarray, np.ndarray, np.ndarray], tf.Tensor]:
-    ids = tf.TensorSpec([None, None], tf.int32)
     codes = tf.TensorSpec([None, None, slots], tf.int32)
+    mask, ids = (tf.TensorSpec([None, None], dtype) for dtype in (tf.bool, tf.int32))
 
-    def decode(inputs: tf.Tensor, codes: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    def decode(codes: tf.Tensor, mask: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
         return model.decode_codes(codes, mask, *model.encode(inputs))[0]
 
-    signature = [ids, codes, tf.TensorSpec([None, None], tf.bool)]
+    signature = [codes, mask, ids]
     return tf.function(decode, input_signature=signature, autograph=False)
 
 
-def _batch(reading: Reading, part: list[Swap]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns inputs [rows, length], true codes [rows, latents, slots] and their mask [rows, latents]."""
+def _batch(reading: Reading, part: list[Swap]) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Returns true codes [rows, latents, slots], and their mask [rows, latents] and inputs [rows, length]."""
     sources = [reading.features[swap.example]["inputs"] for swap in part]
     true = [reading.codes[reading.examples == swap.example] for swap in part]
     inputs = np.full([len(part), max(map(len, sources))], PAD_ID, np.int32)
@@ -139,4 +154,4 @@ def _batch(reading: Reading, part: list[Swap]) -> tuple[np.ndarray, np.ndarray, 
     for row, (source, own) in enumerate(zip(sources, true, strict=True)):
         inputs[row, : len(source)] = source
         codes[row, : len(own)], mask[row, : len(own)] = own, True
-    return inputs, codes, mask
+    return codes, (mask, inputs)

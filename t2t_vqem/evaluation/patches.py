@@ -35,12 +35,16 @@ def split(pictures: np.ndarray, code_shape: Sequence[int], patch: tuple[int, int
 
 
 class MeanPatches:
-    """Sums of the patches that had each code of one slot."""
+    """Sums of the patches that had each code of one slot.
+
+    Attributes:
+      counts: int64 [codes], how often each came.
+    """
 
     def __init__(self, num_codes: int, shape: Sequence[int]):
         """`shape` is [height, width, channels] of a patch."""
         self._sums = np.zeros([num_codes, *shape])
-        self._counts = np.zeros([num_codes], np.int64)
+        self.counts = np.zeros([num_codes], np.int64)
 
     def add(self, patches: np.ndarray, codes: np.ndarray) -> None:
         """Adds `patches` [any, height, width, channels], which have the `codes` [any]."""
@@ -48,19 +52,14 @@ class MeanPatches:
         used, starts, counts = np.unique(codes[order], return_index=True, return_counts=True)
         if used.size:
             self._sums[used] += np.add.reduceat(patches[order].astype(np.float64), starts)
-            self._counts[used] += counts
-
-    @property
-    def counts(self) -> np.ndarray:
-        """int64 [codes], how often each came."""
-        return self._counts
+            self.counts[used] += counts
 
     def means(self) -> np.ndarray:
         """Returns float64 [codes, height, width, channels]; 0 for codes that never came."""
-        return self._sums / np.maximum(self._counts, 1)[:, None, None, None]
+        return self._sums / np.maximum(self.counts, 1)[:, None, None, None]
 
     def picture(self, most: int) -> np.ndarray:
         """Returns the means of the most frequent codes, side by side."""
-        chosen = np.argsort(-self._counts, kind="stable")[:most]
+        chosen = np.argsort(-self.counts, kind="stable")[:most]
         means = np.rint(self.means()[chosen]).astype(np.uint8)
         return picture_grid.grid(means[None], visible(means.shape[1]))

@@ -2,25 +2,22 @@
 
 import numpy as np
 
-_GAP = 1  # pixels between two pictures
 _GROUND = 255
 
 
-def grid(pictures: np.ndarray, scale: int = 1) -> np.ndarray:
+def grid(pictures: np.ndarray, scale: int = 1, gap: int = 1) -> np.ndarray:
     """Returns a picture, uint8 [height, width, 3], of `pictures` uint8 [rows, columns, h, w, 1 or 3].
 
-    Each pixel becomes a square of `scale` x `scale`.
+    Each pixel becomes a square of `scale` x `scale`; between two pictures are `gap` pixels.
     """
     pictures = np.repeat(np.repeat(pictures, scale, axis=2), scale, axis=3)
     if pictures.shape[-1] == 1:
         pictures = np.repeat(pictures, 3, axis=-1)
     rows, columns, height, width, channels = pictures.shape
-    whole = np.full(
-        [rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, channels], _GROUND, np.uint8
-    )
+    whole = np.full([rows * (height + gap) - gap, columns * (width + gap) - gap, channels], _GROUND, np.uint8)
     for row in range(rows):
         for column in range(columns):
-            top, left = row * (height + _GAP), column * (width + _GAP)
+            top, left = row * (height + gap), column * (width + gap)
             whole[top : top + height, left : left + width] = pictures[row, column]
     return whole
 

@@ -125,6 +125,7 @@ def test_projector_data(values, tmp_path, monkeypatch):
         vectors = np.loadtxt(tmp_path / f"tensors_{number}.tsv", delimiter="\t")
         np.testing.assert_allclose(vectors, places[:, number], rtol=1e-5)
         head, *rows = (tmp_path / f"metadata_{number}.tsv").read_text().split("\n")[:-1]
+        assert head == "code\tcount\ttarget pieces\tsource"
         assert len(rows) == len(places)
         assert all(row.count("\t") == head.count("\t") for row in rows)
         assert [row.split("\t")[:2] for row in rows] == [
