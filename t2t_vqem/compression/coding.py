@@ -35,7 +35,7 @@ _GRID = 64
 _POWERS = np.exp(-np.arange(32 * _GRID) / _GRID).astype(np.float32).astype(np.float64)
 
 Exchange = Callable[[np.ndarray, int], np.ndarray]
-"""(likelihoods float64 [rows, num_codes], number of the code in the field) -> codes int32 [first rows]."""
+"""(likelihoods float64 [rows, num_codes], place of the code in the field) -> codes int32 [first rows]."""
 
 
 def require_library() -> None:

@@ -2,9 +2,11 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import tensorflow as tf
 
 from t2t_vqem import search
@@ -24,7 +26,14 @@ class PriorModel(Model):
     one slot after the other, see `SlotHead`. Features are {"inputs": labels int32 [batch], "targets": codes int32
     [batch, height, width, slots]}.
 
+    With `block` > 1 a position stands for that many rows and columns of the field: fewer positions of more slots,
+    which costs less and has the codes of a block follow from each other by the slots' head alone.
+
     Attributes:
+      code_shape: (height, width, slots) of a field.
+      height, width: numbers of positions.
+      slots: of a position.
+      order: of each code in the order of prediction its place in the field, int32 [codes].
       decoding: how `infer` draws; whoever samples may replace it before `infer` is traced.
       side_nats: of what the codes of a field are predicted from besides; none for a prior proper.
     """
@@ -42,6 +51,7 @@ class PriorModel(Model):
         class_conditional: bool,
         dim: int,
         dropout: float,
+        block: int = 1,
         slot_layers: int,
         slot_dim: int,
         slot_heads: int,
@@ -53,19 +63,26 @@ class PriorModel(Model):
           num_codes: codes are 0 .. num_codes - 1 in every slot.
           num_classes: labels are 0 .. num_classes - 1.
           class_conditional: whether the prior knows the label.
+          block: rows and columns of the field that one position stands for.
           slot_layers, slot_dim, slot_heads: of the causal transformer over the slots of a position.
 
         Raises:
           UserError: naming a parameter that is out of its range.
         """
         super().__init__()
-        self.require_whole(1, dim=dim, slot_layers=slot_layers, slot_heads=slot_heads)
+        self.require_whole(1, dim=dim, block=block, slot_layers=slot_layers, slot_heads=slot_heads)
         self.require_share(dropout=dropout)
         fits = type(slot_dim) is int and slot_dim > 0 and slot_dim % slot_heads == 0
         self.require(fits, "slot_dim", slot_dim, f"a multiple of slot_heads = {slot_heads}")
         self.require_conditional(class_conditional, num_classes)
-        self.height, self.width, self.slots = code_shape
+        height, width, slots = self.code_shape = tuple(code_shape)
+        divides = height % block == 0 and width % block == 0
+        self.require(divides, "block", block, f"a divisor of the field's {height} rows and {width} columns")
+        self.block = block
+        self.height, self.width, self.slots = height // block, width // block, block * block * slots
         self.positions = self.height * self.width
+        places = np.arange(math.prod(self.code_shape), dtype=np.int32)
+        self.order = self._blocks(tf.constant(places)).numpy().ravel()
         self.num_codes = num_codes
         self.dropout = dropout
         self.decoding = search.Settings()
@@ -101,8 +118,7 @@ class PriorModel(Model):
         """
 
     def build_weights(self) -> None:
-        field = tf.zeros([1, self.height, self.width, self.slots], tf.int32)
-        self({"inputs": tf.zeros([1], tf.int32), "targets": field})
+        self({"inputs": tf.zeros([1], tf.int32), "targets": tf.zeros([1, *self.code_shape], tf.int32)})
 
     def call(self, features: Features, training: Training | None = None) -> ModelOutput:
         """Teacher forcing: each code from the codes before it; all rows count."""
@@ -119,15 +135,13 @@ class PriorModel(Model):
         )
 
     def logits(self, features: Features, training: Training | None = None) -> tf.Tensor:
-        """Returns float32 [batch, height, width, slots, num_codes], that of a code from the codes before it."""
-        targets = features["targets"]
-        parts = self.codes.parts(tf.reshape(targets, [-1, self.positions, self.slots]))
+        """Returns float32 [batch, *code_shape, num_codes], that of a code from the codes before it."""
+        parts = self.codes.parts(self._blocks(features["targets"]))
         context = self.contexts(tf.reduce_sum(parts, axis=2), features["inputs"], training)
-        logits = self.head(context, parts, training=training)
-        return tf.reshape(logits, [-1, self.height, self.width, self.slots, self.num_codes])
+        return self._field(self.head(context, parts, training=training), self.num_codes)
 
     def code_nll(self, features: Features) -> tf.Tensor:
-        """Returns -log P of each code given those before it in nats, float32 [batch, height, width, slots].
+        """Returns -log P of each code given those before it in nats, float32 [batch, *code_shape].
 
         Their sum over a row is -log P(codes | label), exactly.
         """
@@ -150,7 +164,7 @@ class PriorModel(Model):
         top_k: int = 0,
         top_p: float = 1.0,
     ) -> tf.Tensor:
-        """Draws codes int32 [batch, height, width, slots], with caches, in one loop of a graph.
+        """Draws codes int32 [batch, *code_shape], with caches, in one loop of a graph.
 
         Args:
           labels: int32 [batch]; looked at by a class-conditional prior alone.
@@ -166,16 +180,17 @@ class PriorModel(Model):
         return self._sample(labels, rows, seed, temperature, top_k, top_p)
 
     def generate(self, labels: tf.Tensor, choose: Choose) -> tf.Tensor:
-        """Has `choose(logits [batch, num_codes], number of the code in the field)` pick code after code.
+        """Has `choose(logits [batch, num_codes], place of the code in the field)` pick code after code.
 
-        Returns codes int32 [batch, height, width, slots].
+        Returns codes int32 [batch, *code_shape].
         """
         batch, places = tf.shape(labels)[0], tf.range(self.positions)[:, None]
+        order = tf.constant(self.order)
 
         def body(index, embedded, codes, state):
             context, state = self.step(embedded, index, labels, state)
             chosen = self.head.generate(
-                context, lambda logits, slot: choose(logits, index * self.slots + slot)
+                context, lambda logits, slot: choose(logits, order[index * self.slots + slot])
             )
             codes = tf.where(places == index, chosen[:, None], codes)
             return search.shaped_like(start, (index + 1, self.codes(chosen), codes, state))
@@ -183,7 +198,19 @@ class PriorModel(Model):
         nothing = tf.zeros([batch, self.positions, self.slots], tf.int32)
         start = (tf.constant(0), tf.zeros_like(self.codes(nothing[:, 0])), nothing, self.start(labels))
         codes = tf.while_loop(lambda index, *_: index < self.positions, body, start)[2]
-        return tf.reshape(codes, [-1, self.height, self.width, self.slots])
+        return self._field(codes)
+
+    def _blocks(self, codes: tf.Tensor) -> tf.Tensor:
+        """Returns the codes int32 [batch, *code_shape] of each position, [batch, positions, slots]."""
+        slots = self.code_shape[-1]
+        split = tf.reshape(codes, [-1, self.height, self.block, self.width, self.block, slots])
+        return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, self.positions, self.slots])
+
+    def _field(self, of_positions: tf.Tensor, *shape: int) -> tf.Tensor:
+        """Returns [batch, *code_shape, *shape], the inverse of `_blocks`, of [batch, positions, slots, *shape]."""
+        split = [-1, self.height, self.width, self.block, self.block, self.code_shape[-1] * math.prod(shape)]
+        rows = tf.transpose(tf.reshape(of_positions, split), [0, 1, 3, 2, 4, 5])
+        return tf.reshape(rows, [-1, *self.code_shape, *shape])
 
     def _draw(self, labels, rows, seed, temperature, top_k, top_p) -> tf.Tensor:
         settings = dataclasses.replace(

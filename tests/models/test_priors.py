@@ -1,6 +1,7 @@
 """Priors over codes: exact likelihoods, raster order, and sampling that is teacher forcing step by step."""
 
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -20,6 +21,8 @@ VARIANTS = [
     ("latent_prior", {"class_conditional": True}),
     ("pixelcnn", {"layers": 3}),
     ("pixelcnn", {"kernel": 5, "class_conditional": True}),
+    ("latent_prior", {"block": 2}),
+    ("pixelcnn", {"block": 2}),
 ]
 
 
@@ -34,47 +37,63 @@ def make(name, shape=(3, 4, 2), num_codes=5, **hparams):
 
 def features(model, rows=2):
     draw = np.random.default_rng(1)
-    codes = draw.integers(0, model.num_codes, [rows, model.height, model.width, model.slots])
+    codes = draw.integers(0, model.num_codes, [rows, *model.code_shape])
     return {"inputs": tf.constant([2, 1, 0] * rows)[:rows], "targets": tf.constant(codes, tf.int32)}
 
 
 @pytest.mark.parametrize(("name", "hparams"), VARIANTS)
 def test_sampling_sees_the_logits_of_teacher_forcing(name, hparams):
-    model = make(name, shape=(3, 2, 3), **hparams)  # of two slots, sum and last would be one
+    model = make(name, shape=(4, 2, 3), **hparams)  # of two slots, sum and last would be one
     batch = features(model)
     forced = tf.reshape(model.logits(batch), [2, -1, 5]).numpy()
     codes = tf.reshape(batch["targets"], [2, -1])
-    seen = []
+    order, seen = [], []
 
-    def choose(logits, number):  # eager loops: each call is one code of the field
-        assert int(number) == len(seen)
+    def choose(logits, place):  # eager loops: each call is one code of the field
+        order.append(int(place))
         seen.append(logits.numpy())
-        return codes[:, int(number)]
+        return codes[:, int(place)]
 
     np.testing.assert_array_equal(model.generate(batch["inputs"], choose), batch["targets"])
-    np.testing.assert_allclose(np.stack(seen, axis=1), forced, atol=2e-5)
+    np.testing.assert_array_equal(order, model.order)
+    np.testing.assert_allclose(np.stack(seen, axis=1), forced[:, order], atol=2e-5)
     assert np.abs(forced[:, 1:] - forced[:, :-1]).mean() > 0.1
+
+
+def test_a_block_is_predicted_code_after_code_before_the_next():
+    model = make("latent_prior", shape=(2, 4, 2), block=2)
+    first = [0, 1, 2, 3, 8, 9, 10, 11]  # rows 0 and 1, columns 0 and 1, both slots
+    np.testing.assert_array_equal(model.order, first + [place + 4 for place in first])
+    assert (model.height, model.width, model.slots) == (1, 2, 8)
 
 
 @pytest.mark.parametrize(("name", "hparams"), VARIANTS)
 def test_a_code_is_predicted_from_those_before_it_and_from_all_of_these(name, hparams):
-    model = make(name, shape=(3, 3, 2), **hparams)
+    shape = (4, 4, 1) if "block" in hparams else (3, 3, 2)
+    model, count = make(name, shape, **hparams), math.prod(shape)
     batch = features(model, rows=1)
-    base = tf.reshape(model.logits(batch), [18, 5]).numpy()
-    codes = tf.reshape(batch["targets"], [18]).numpy()
-    variants = np.tile(codes, [18, 1])
-    variants[range(18), range(18)] = (codes + 1) % 5
-    fields = tf.constant(variants.reshape(18, 3, 3, 2), tf.int32)
-    labels = tf.repeat(batch["inputs"], 18)
-    changed = tf.reshape(model.logits({"inputs": labels, "targets": fields}), [18, 18, 5]).numpy()
+    base = tf.reshape(model.logits(batch), [count, 5]).numpy()
+    codes = tf.reshape(batch["targets"], [count]).numpy()
+    variants = np.tile(codes, [count, 1])
+    variants[range(count), range(count)] = (codes + 1) % 5
+    fields = tf.constant(variants.reshape(count, *shape), tf.int32)
+    labels = tf.repeat(batch["inputs"], count)
+    changed = tf.reshape(model.logits({"inputs": labels, "targets": fields}), [count, count, 5]).numpy()
     difference = np.abs(changed - base).max(axis=-1)  # [code that was changed, code that is predicted]
-    later = np.triu(np.ones([18, 18], bool), 1)
+    difference = difference[model.order][:, model.order]
+    later = np.triu(np.ones([count, count], bool), 1)
     assert difference[~later].max() < 1e-5
     assert difference[later].min() > 1e-5  # no blind spot
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 1), (2, 1, 2)])
-@pytest.mark.parametrize(("name", "hparams"), VARIANTS)
+@pytest.mark.parametrize(
+    ("name", "hparams", "shape"),
+    [
+        (name, hparams, shape)
+        for name, hparams in VARIANTS
+        for shape in ([(2, 4, 1)] if "block" in hparams else [(1, 2, 1), (2, 1, 2)])
+    ],
+)
 def test_the_probabilities_of_all_fields_sum_to_one(name, hparams, shape):
     model = make(name, shape, num_codes=3, **hparams)
     fields = np.array(list(itertools.product(range(3), repeat=int(np.prod(shape)))), np.int32)
@@ -85,7 +104,7 @@ def test_the_probabilities_of_all_fields_sum_to_one(name, hparams, shape):
 
 @pytest.mark.parametrize(("name", "hparams"), VARIANTS)
 def test_labels_count_where_the_prior_is_to_know_them(name, hparams):
-    model = make(name, **hparams)
+    model = make(name, shape=(4, 2, 2), **hparams)
     batch = features(model)
     other = batch | {"inputs": (batch["inputs"] + 1) % 3}
     difference = np.abs(model.logits(batch) - model.logits(other)).max(axis=(-1, -2))
@@ -150,6 +169,8 @@ def test_a_sample_depends_on_its_number_seed_and_label_alone(name):
         ("latent_prior", "layers", 0),
         ("latent_prior", "slot_dim", 9),
         ("latent_prior", "dropout", 1.0),
+        ("latent_prior", "block", 3),
+        ("pixelcnn", "block", 0),
         ("pixelcnn", "kernel", 4),
         ("pixelcnn", "class_conditional", "yes"),
     ],
