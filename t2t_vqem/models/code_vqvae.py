@@ -44,6 +44,7 @@ class CodeVQVAE(PixelCNN):
         kernel: int = 3,
         layers: int = 10,
         dropout: float = 0.1,
+        block: int = 1,
         slot_layers: int = 2,
         slot_dim: int = 128,
         slot_heads: int = 4,
@@ -68,6 +69,7 @@ class CodeVQVAE(PixelCNN):
             kernel=kernel,
             layers=layers,
             dropout=dropout,
+            block=block,
             slot_layers=slot_layers,
             slot_dim=slot_dim,
             slot_heads=slot_heads,
@@ -118,6 +120,6 @@ class CodeVQVAE(PixelCNN):
         return [dense(labels) for dense in self.told]
 
     def _discretise(self, codes: tf.Tensor, training: Training | None) -> BottleneckOutput:
-        field = self.encoder(self.codes(codes))
+        field = self.encoder(self.codes(self.blocks(codes)))
         encoded = self.to_latents(tf.reshape(field, [tf.shape(field)[0], math.prod(field.shape[1:])]))
         return self.bottleneck.e_step(encoded, None, training)

@@ -82,7 +82,7 @@ class PriorModel(Model):
         self.height, self.width, self.slots = height // block, width // block, block * block * slots
         self.positions = self.height * self.width
         places = np.arange(math.prod(self.code_shape), dtype=np.int32)
-        self.order = self._blocks(tf.constant(places)).numpy().ravel()
+        self.order = self.blocks(tf.constant(places)).numpy().ravel()
         self.num_codes = num_codes
         self.dropout = dropout
         self.decoding = search.Settings()
@@ -136,7 +136,9 @@ class PriorModel(Model):
 
     def logits(self, features: Features, training: Training | None = None) -> tf.Tensor:
         """Returns float32 [batch, *code_shape, num_codes], that of a code from the codes before it."""
-        parts = self.codes.parts(self._blocks(features["targets"]))
+        parts = self.codes.parts(
+            tf.reshape(self.blocks(features["targets"]), [-1, self.positions, self.slots])
+        )
         context = self.contexts(tf.reduce_sum(parts, axis=2), features["inputs"], training)
         return self._field(self.head(context, parts, training=training), self.num_codes)
 
@@ -179,6 +181,12 @@ class PriorModel(Model):
             rows = tf.range(tf.shape(labels)[0])
         return self._sample(labels, rows, seed, temperature, top_k, top_p)
 
+    def blocks(self, codes: tf.Tensor) -> tf.Tensor:
+        """Returns the codes int32 [batch, *code_shape] of each position, [batch, height, width, slots]."""
+        slots = self.code_shape[-1]
+        split = tf.reshape(codes, [-1, self.height, self.block, self.width, self.block, slots])
+        return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, self.height, self.width, self.slots])
+
     def generate(self, labels: tf.Tensor, choose: Choose) -> tf.Tensor:
         """Has `choose(logits [batch, num_codes], place of the code in the field)` pick code after code.
 
@@ -200,14 +208,8 @@ class PriorModel(Model):
         codes = tf.while_loop(lambda index, *_: index < self.positions, body, start)[2]
         return self._field(codes)
 
-    def _blocks(self, codes: tf.Tensor) -> tf.Tensor:
-        """Returns the codes int32 [batch, *code_shape] of each position, [batch, positions, slots]."""
-        slots = self.code_shape[-1]
-        split = tf.reshape(codes, [-1, self.height, self.block, self.width, self.block, slots])
-        return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, self.positions, self.slots])
-
     def _field(self, of_positions: tf.Tensor, *shape: int) -> tf.Tensor:
-        """Returns [batch, *code_shape, *shape], the inverse of `_blocks`, of [batch, positions, slots, *shape]."""
+        """Returns [batch, *code_shape, *shape], the inverse of `blocks`, of [batch, positions, slots, *shape]."""
         split = [-1, self.height, self.width, self.block, self.block, self.code_shape[-1] * math.prod(shape)]
         rows = tf.transpose(tf.reshape(of_positions, split), [0, 1, 3, 2, 4, 5])
         return tf.reshape(rows, [-1, *self.code_shape, *shape])

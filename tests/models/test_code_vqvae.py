@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import keras
@@ -52,13 +53,14 @@ def test_latents_say_what_the_first_code_cannot_know(trained):
     assert (found["outputs"] == fields()).numpy().mean() > 0.7
 
 
-def test_what_the_latents_cost_makes_a_bound_of_it():
+@pytest.mark.parametrize(("shape", "block"), [((1, 2, 1), 1), ((2, 2, 1), 2)])
+def test_what_the_latents_cost_makes_a_bound_of_it(shape, block):
     """Summed over all fields, each under its own latents, probabilities pass 1; with the latents' cost they do not."""
-    codes = np.stack(np.meshgrid(range(3), range(3)), axis=-1).reshape(9, 1, 2, 1)
-    targets = tf.constant(codes, tf.int32)
-    model = train(make((1, 2, 1), 3), targets)
+    codes = np.array(list(itertools.product(range(3), repeat=math.prod(shape))))
+    targets = tf.constant(codes.reshape(-1, *shape), tf.int32)
+    model = train(make(shape, 3, block=block), targets)
     nats = tf.reduce_sum(
-        model.code_nll({"inputs": tf.zeros([9], tf.int32), "targets": targets}), axis=[1, 2, 3]
+        model.code_nll({"inputs": tf.zeros([len(codes)], tf.int32), "targets": targets}), axis=[1, 2, 3]
     )
     assert float(tf.reduce_sum(tf.exp(-nats))) > 1.5
     assert float(tf.reduce_sum(tf.exp(-nats - model.side_nats))) <= 1.0
