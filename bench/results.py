@@ -4,8 +4,8 @@
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- comparison: FILE --> (or curve, train_step, decode, bottleneck, figure3,
-cifar10) and <!-- end -->. It needs no TensorFlow.
+docs/results.md that stands between <!-- comparison: FILE --> (or curve, table1, train_step, decode, bottleneck,
+figure3, cifar10) and <!-- end -->. It needs no TensorFlow.
 """
 
 import argparse
@@ -112,6 +112,46 @@ def curve(rows: list[dict]) -> str:
         for point in entry["curve"]:
             cells = [f"{point[key]:.2f}" if key in point else "–" for key in keys]
             lines.append(f"| {entry['name']} | {point['step']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def table1(rows: list[dict]) -> str:
+    """Returns Markdown: each row and search of bench/table1.py, means over the seeds with their range."""
+    found = collections.defaultdict(lambda: collections.defaultdict(list))
+    for entry in rows:
+        name = entry["name"].split("; ")[0]
+        for evaluation, values in entry["evaluations"].items():
+            split, _, searched = evaluation.removesuffix(")").partition(" (")
+            found[name, searched or "greedy"][split].append(values)
+    splits = list(dict.fromkeys(split for by_split in found.values() for split in by_split))
+    columns = {
+        "BLEU from true latents": ("reconstruction_bleu", 1),
+        "latent accuracy": ("latent_accuracy", 3),
+        "latent nll": ("latent_nll", 2),
+        "length ratio": ("length_ratio", 3),
+        "codes in use": ("live_codes", 0),
+        "effective codes": ("effective_codes", 2),
+    }
+    head = ["run", "search", "seeds", *splits, *(f"{title}, {splits[0]}" for title in columns)]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for (name, searched), by_split in found.items():
+        first = by_split[splits[0]]
+        cells = [_mean_and_range([values["bleu"] for values in by_split[split]], 2) for split in splits]
+        cells += [
+            _mean_and_range([values[key] for values in first if key in values], digits)
+            for key, digits in columns.values()
+        ]
+        lines.append("| " + " | ".join([name, searched, str(len(first)), *cells]) + " |")
+    signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
+    minutes = sorted(entry["seconds"] / 60 for entry in rows)
+    cores = "one core" if rows[0]["machine"]["cores"] == 1 else f"{rows[0]['machine']['cores']} cores"
+    lines += [
+        "",
+        f"BLEU: sacreBLEU {', '.join(f'`{signature}`' for signature in sorted(signatures))}. {len(rows)} runs of",
+        f"{rows[0]['steps']} steps, {minutes[0]:.0f} to {minutes[-1]:.0f} minutes each on {cores} of "
+        f"{rows[0]['machine']['cpu']} (shared).",
+        f"The first: `{rows[0]['command']}`.",
+    ]
     return "\n".join(lines)
 
 
@@ -281,6 +321,7 @@ MAKERS = {
     "train_step": step_table,
     "decode": decode_table,
     "figure3": figure3_table,
+    "table1": table1,
 }
 
 

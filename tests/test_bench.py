@@ -1,10 +1,11 @@
 """What the scripts in bench/ say of runs; the runs themselves are too long for a test."""
 
+import argparse
 import json
 
 import pytest
 
-from bench import results, runs
+from bench import results, runs, table1
 
 
 def test_the_tables_of_the_page_are_those_of_the_rows():
@@ -51,3 +52,43 @@ def test_discretisations_are_compared_over_their_seeds():
     assert (hard["K"], hard["total"], hard["effective codes"]) == ("240", "5.500", "–")
     assert soft["effective codes"] == "1.50"
     assert any("one core" in line for line in told)
+
+
+def test_rows_of_the_papers_table_are_means_over_their_seeds():
+    def row(name, of_val, **searched):
+        told = {"bleu_signature": "nrefs:1", "latent_accuracy": 0.25, "live_codes": 250.0}
+        found = {"val": told | {"bleu": of_val}} | {key: told | {"bleu": v} for key, v in searched.items()}
+        machine = {"cpu": "a CPU", "cores": 1}
+        of_run = {"steps": 9, "seconds": 120.0, "command": "bin/trainer", "machine": machine}
+        return of_run | {"name": name, "evaluations": found}
+
+    rows = [
+        row("hard EM; seed 0", 20.0, **{"val (beam_size=10)": 22.0, "test": 19.0}),
+        row("hard EM; seed 1", 21.0),
+        row("soft EM; seed 0", 23.0),
+    ]
+    head, _, *lines = results.table1(rows).splitlines()
+    greedy, beam, soft = (dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in lines[:3])
+    assert (greedy["search"], greedy["seeds"], greedy["val"]) == ("greedy", "2", "20.50 (20.00 to 21.00)")
+    assert (beam["search"], beam["seeds"], beam["val"], beam["test"]) == ("beam_size=10", "1", "22.00", "–")
+    assert (soft["val"], soft["test"], soft["latent accuracy, val"]) == ("23.00", "–", "0.250")
+
+
+def test_a_run_of_the_papers_table_is_searched_once_for_each_of_its_searches(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(runs, "command", lambda name, *words, **flags: calls.append((name, words, flags)))
+    options = argparse.Namespace(runs=tmp_path, data_dir="data", source_dir=None)
+    name = "nat, distilled"
+    (tmp_path / "nat_distilled_0").mkdir()
+    (tmp_path / "transformer_0").mkdir()
+    done = {"train": {"steps": 1500, "train_config": {"train_steps": 1500}}, "eval/test_2017_flickr": {}}
+    for folder in ("nat_distilled_0", "transformer_0"):
+        (tmp_path / folder / "results.json").write_text(json.dumps(done))
+    assert table1.search(name, 0, options) == table1.train(name, 0, options) == tmp_path / "nat_distilled_0"
+    [(command, words, flags)] = calls
+    assert (command, words) == ("evaluator", ("--gin_param=decode.num_candidates = 10",))
+    assert flags["rerank_model_dir"] == tmp_path / "transformer_0"
+    searched = "eval/test_2017_flickr (num_candidates=10, reranked by transformer_0)"
+    (tmp_path / "nat_distilled_0" / "results.json").write_text(json.dumps(done | {searched: {}}))
+    table1.search(name, 0, options)
+    assert len(calls) == 1
