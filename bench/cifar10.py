@@ -44,7 +44,7 @@ def make(name: str, seed: int, options: argparse.Namespace) -> dict:
         data_dir=options.data_dir,
     )
     if runs.evaluated(run, "test (prior"):
-        return _row(name, seed, run, prior)
+        return results.row(f"{name}; seed {seed}", run, prior)
     data.mkdir(exist_ok=True)  # the pictures are every run's, the codes its own
     pictures = data / "cifar10"
     if not pictures.is_symlink():
@@ -60,11 +60,7 @@ def make(name: str, seed: int, options: argparse.Namespace) -> dict:
         data_dir=data,
     )
     runs.command("evaluator", model_dir=run, prior_model_dir=prior, split="val,test")
-    return _row(name, seed, run, prior)
-
-
-def _row(name: str, seed: int, run: pathlib.Path, prior: pathlib.Path) -> dict:
-    return results.row(f"{name}; seed {seed}", run) | {"prior": results.row("prior", prior)}
+    return results.row(f"{name}; seed {seed}", run, prior)
 
 
 def main() -> None:

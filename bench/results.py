@@ -23,8 +23,8 @@ _WITHOUT_TEMPERATURE = ("hard EM", "gradient VQ")  # whose softness is that of a
 _KEPT = ("problem", "model", "gin_file", "gin_param", "usr_dir", "train_steps", "seed", "strategy")
 
 
-def row(name: str, run: pathlib.Path) -> dict:
-    """Returns what a table says of a run, with the command that made it (folders left out)."""
+def row(name: str, run: pathlib.Path, prior: pathlib.Path | None = None) -> dict:
+    """Returns what a table says of a run and of its prior, with the commands that made them (folders left out)."""
     results = json.loads((run / config.RESULTS_FILE).read_text())
     metadata = json.loads((run / config.RUN_FILE).read_text())
     train = results["train"]
@@ -51,7 +51,7 @@ def row(name: str, run: pathlib.Path) -> dict:
             for evaluation in train["evaluations"]
         ],
         "versions": train["versions"],
-    }
+    } | ({"prior": row("prior", prior)} if prior else {})
 
 
 def add(path: pathlib.Path, new: dict) -> None:
@@ -144,11 +144,10 @@ def table1(rows: list[dict]) -> str:
         lines.append("| " + " | ".join([name, searched, str(len(first)), *cells]) + " |")
     signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
     minutes = sorted(entry["seconds"] / 60 for entry in rows)
-    cores = "one core" if rows[0]["machine"]["cores"] == 1 else f"{rows[0]['machine']['cores']} cores"
     lines += [
         "",
         f"BLEU: sacreBLEU {', '.join(f'`{signature}`' for signature in sorted(signatures))}. {len(rows)} runs of",
-        f"{rows[0]['steps']} steps, {minutes[0]:.0f} to {minutes[-1]:.0f} minutes each on {cores} of "
+        f"{rows[0]['steps']} steps, {minutes[0]:.0f} to {minutes[-1]:.0f} minutes each on {_cores(rows[0])} of "
         f"{rows[0]['machine']['cpu']} (shared).",
         f"The first: `{rows[0]['command']}`.",
     ]
@@ -225,17 +224,22 @@ def cifar10_table(rows: list[dict]) -> str:
             for key, digits in columns.values()
         ]
         lines.append("| " + " | ".join([name, str(len(found)), *cells]) + " |")
-    first = rows[0]
-    cores = "one core" if first["machine"]["cores"] == 1 else f"{first['machine']['cores']} cores"
+    first, prior = rows[0], rows[0]["prior"]
     signature = list(first["evaluations"].values())[-1]["bits_per_dim_signature"]
     lines += [
         "",
         f"Bits per dimension, of the first: `{signature}`.",
-        f"{len(rows)} runs of {first['steps']} steps, their priors of {first['prior']['steps']}, each on {cores} of",
-        f"{first['machine']['cpu']} (shared). The first: `{first['command']}`;",
-        f"its prior: `{first['prior']['command']}`.",
+        f"Runs of {first['steps']} steps, {len(rows)} of them, each on {_cores(first)}, and their priors of",
+        f"{prior['steps']}, each on {_cores(prior)} of {first['machine']['cpu']} (shared).",
+        f"The first: `{first['command']}`;",
+        f"its prior: `{prior['command']}`.",
     ]
     return "\n".join(lines)
+
+
+def _cores(entry: dict) -> str:
+    cores = entry["machine"]["cores"]
+    return "one core" if cores == 1 else f"{cores} cores"
 
 
 def _mean_and_range(values: list[float], digits: int) -> str:
@@ -340,11 +344,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--add", type=pathlib.Path, metavar="JSON", help="the file to put a run's row into")
     parser.add_argument("--name", help="what the tables call the run")
+    parser.add_argument("--prior", type=pathlib.Path, metavar="RUN", help="the run of its prior, of pictures")
     parser.add_argument("run", nargs="?", type=pathlib.Path, help="the run's directory")
     options = parser.parse_args()
     if options.add:
         try:
-            add(options.add, row(options.name or options.run.name, options.run))
+            add(options.add, row(options.name or options.run.name, options.run, options.prior))
         except (OSError, KeyError, UserError) as error:
             parser.error(f"{options.run}: no finished and evaluated run ({error})")
     page = DOCS / "results.md"

@@ -37,10 +37,11 @@ def test_discretisations_are_compared_over_their_seeds():
             "effective_codes": 1.5,
         }
         figures["bits_per_dim_signature"] = signature
-        of_run = {"steps": 9, "seconds": 120.0, "command": "bin/trainer"}
+        machine = {"cpu": "a CPU", "cores": 1}
+        of_run = {"steps": 9, "seconds": 120.0, "command": "bin/trainer", "machine": machine}
         stale = figures | {"bits_per_dim": 9.0}
         return of_run | {
-            "name": name, "machine": {"cpu": "a CPU", "cores": 1}, "prior": of_run,
+            "name": name, "prior": of_run,
             "evaluations": {"val": figures, "test (prior latent_prior@4, p)": stale,
                             "test (prior latent_prior@9, p)": figures},
         }  # fmt: skip
