@@ -24,7 +24,7 @@ class PriorModel(Model):
 
     A subclass makes of the codes before a position its context; the codes of the position itself follow from that
     one slot after the other, see `SlotHead`. Features are {"inputs": labels int32 [batch], "targets": codes int32
-    [batch, height, width, slots]}.
+    [batch, *code_shape]}.
 
     With `block` > 1 a position stands for that many rows and columns of the field: fewer positions of more slots,
     which costs less and has the codes of a block follow from each other by the slots' head alone.
@@ -51,7 +51,7 @@ class PriorModel(Model):
         class_conditional: bool,
         dim: int,
         dropout: float,
-        block: int = 1,
+        block: int,
         slot_layers: int,
         slot_dim: int,
         slot_heads: int,

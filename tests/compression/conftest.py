@@ -24,7 +24,8 @@ def make_prior():
             if name == "pixelcnn":
                 prior = PixelCNN(code_shape, num_codes, 1, **SLOTS)
             else:
-                prior = LatentPrior(code_shape, num_codes, 1, **SLOTS, filter_size=16, heads=2)
+                block = 2 if name.endswith("in blocks") else 1
+                prior = LatentPrior(code_shape, num_codes, 1, **SLOTS, filter_size=16, heads=2, block=block)
             prior.build_weights()
         for number, variable in enumerate(prior.trainable_variables):
             variable.assign(variable * 1.5 + 0.2 * tf.random.stateless_normal(variable.shape, [number, 1]))
