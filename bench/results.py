@@ -122,7 +122,7 @@ def table1(rows: list[dict]) -> str:
         name = entry["name"].split("; ")[0]
         for evaluation, values in entry["evaluations"].items():
             split, _, searched = evaluation.removesuffix(")").partition(" (")
-            found[name, searched or "greedy"][split].append(values)
+            found[name, searched or "greedy"][split].append(_shown(name, values))
     splits = list(dict.fromkeys(split for by_split in found.values() for split in by_split))
     columns = {
         "BLEU from true latents": ("reconstruction_bleu", 1),
@@ -202,8 +202,7 @@ def cifar10_table(rows: list[dict]) -> str:
             "minutes": entry["seconds"] / 60,
             "prior_minutes": entry["prior"]["seconds"] / 60,
         }
-        hidden = ("effective_codes",) if name in _WITHOUT_TEMPERATURE else ()
-        by_name[name].append(told | {key: value for key, value in of_test.items() if key not in hidden})
+        by_name[name].append(told | _shown(name, of_test))
     columns = {
         "K": ("K", 0),
         "reconstruction": ("reconstruction_bits_per_dim", 3),
@@ -235,6 +234,12 @@ def cifar10_table(rows: list[dict]) -> str:
         f"its prior: `{prior['command']}`.",
     ]
     return "\n".join(lines)
+
+
+def _shown(name: str, values: dict) -> dict:
+    """Returns the figures that say something of a run of this name."""
+    hidden = ("effective_codes",) if any(kind in name for kind in _WITHOUT_TEMPERATURE) else ()
+    return {key: value for key, value in values.items() if key not in hidden}
 
 
 def _cores(entry: dict) -> str:

@@ -1,4 +1,4 @@
-"""Table 1 of arXiv 1805.11063, row by row, on Multi30k at a size of which many runs fit two CPU cores.
+"""The rows of arXiv 1805.11063's Table 1, and CTC's, on Multi30k at a size of which many runs fit two CPU cores.
 
     bin/_run bench.table1 --source_dir=MULTI30K --data_dir=data --runs=runs/table1
 

@@ -57,22 +57,26 @@ def test_discretisations_are_compared_over_their_seeds():
 
 def test_rows_of_the_papers_table_are_means_over_their_seeds():
     def row(name, of_val, **searched):
-        told = {"bleu_signature": "nrefs:1", "latent_accuracy": 0.25, "live_codes": 250.0}
+        told = {"bleu_signature": "nrefs:1", "latent_accuracy": 0.25, "effective_codes": 1.5}
         found = {"val": told | {"bleu": of_val}} | {key: told | {"bleu": v} for key, v in searched.items()}
         machine = {"cpu": "a CPU", "cores": 1}
         of_run = {"steps": 9, "seconds": 120.0, "command": "bin/trainer", "machine": machine}
         return of_run | {"name": name, "evaluations": found}
 
     rows = [
-        row("hard EM; seed 0", 20.0, **{"val (beam_size=10)": 22.0, "test": 19.0}),
-        row("hard EM; seed 1", 21.0),
+        row("nat, hard EM, distilled; seed 0", 20.0, **{"val (beam_size=10)": 22.0, "test": 19.0}),
+        row("nat, hard EM, distilled; seed 1", 21.0),
         row("soft EM; seed 0", 23.0),
     ]
     head, _, *lines = results.table1(rows).splitlines()
-    greedy, beam, soft = (dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in lines[:3])
+    greedy, beam, soft = (
+        dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
+        for line in lines[:3]
+    )
     assert (greedy["search"], greedy["seeds"], greedy["val"]) == ("greedy", "2", "20.50 (20.00 to 21.00)")
     assert (beam["search"], beam["seeds"], beam["val"], beam["test"]) == ("beam_size=10", "1", "22.00", "–")
     assert (soft["val"], soft["test"], soft["latent accuracy, val"]) == ("23.00", "–", "0.250")
+    assert (greedy["effective codes, val"], soft["effective codes, val"]) == ("–", "1.50")
 
 
 def test_a_run_of_the_papers_table_is_searched_once_for_each_of_its_searches(tmp_path, monkeypatch):

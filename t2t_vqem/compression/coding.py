@@ -64,8 +64,8 @@ def write(codes: np.ndarray, num_codes: int, prior: PriorModel | None, rows: int
         for real in _batches(len(flat), rows):
             batch = flat[real]
 
-            def put(weights: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
-                column = np.ascontiguousarray(batch[:, number])
+            def put(weights: np.ndarray, place: int, batch: np.ndarray = batch) -> np.ndarray:
+                column = np.ascontiguousarray(batch[:, place])
                 encoder.encode(column, family, weights[: len(column)])
                 return column
 
@@ -105,11 +105,11 @@ def read(
         for real in _batches(pictures, rows):
             batch = flat[real]
 
-            def get(weights: np.ndarray, number: int, batch: np.ndarray = batch) -> np.ndarray:
+            def get(weights: np.ndarray, place: int, batch: np.ndarray = batch) -> np.ndarray:
                 found = next_codes(family, weights[: len(batch)])
                 if found is not None:
-                    batch[:, number] = found
-                return batch[:, number]
+                    batch[:, place] = found
+                return batch[:, place]
 
             walk(get)
             progress.made(len(batch))
@@ -155,8 +155,8 @@ class _Walk:
         self._rows = rows
         self._exchange: Exchange | None = None
 
-        def choose(logits: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(self._choose, [logits, number], tf.int32), [rows])
+        def choose(logits: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(self._choose, [logits, place], tf.int32), [rows])
 
         self._generate = tf.function(
             lambda: prior.generate(tf.zeros([rows], tf.int32), choose), autograph=False
@@ -167,5 +167,5 @@ class _Walk:
         self._exchange = exchange
         self._generate()
 
-    def _choose(self, logits: np.ndarray, number: np.ndarray) -> np.ndarray:
-        return filled(self._exchange(likelihoods(logits), int(number)), self._rows)
+    def _choose(self, logits: np.ndarray, place: np.ndarray) -> np.ndarray:
+        return filled(self._exchange(likelihoods(logits), int(place)), self._rows)

@@ -56,7 +56,7 @@ class PixelCNN(PriorModel):
         """Makes the layers; see `PriorModel`.
 
         Args:
-          kernel: width of the windows, odd; `layers * (kernel - 1) / 2` rows and columns are within reach.
+          kernel: width of the windows, odd; `layers * (kernel - 1) / 2` rows and columns of blocks are within reach.
 
         Raises:
           UserError: a parameter is out of its range.

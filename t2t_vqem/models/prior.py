@@ -20,7 +20,7 @@ State = Any
 
 
 class PriorModel(Model):
-    """P(codes | label) of a field int32 [height, width, slots], position after position in raster order.
+    """P(codes | label) of a field int32 [*code_shape], position after position in raster order.
 
     A subclass makes of the codes before a position its context; the codes of the position itself follow from that
     one slot after the other, see `SlotHead`. Features are {"inputs": labels int32 [batch], "targets": codes int32
@@ -182,7 +182,7 @@ class PriorModel(Model):
         return self._sample(labels, rows, seed, temperature, top_k, top_p)
 
     def blocks(self, codes: tf.Tensor) -> tf.Tensor:
-        """Returns the codes int32 [batch, *code_shape] of each position, [batch, height, width, slots]."""
+        """Returns the codes int32 [batch, *code_shape] as positions see them, [batch, height, width, slots]."""
         slots = self.code_shape[-1]
         split = tf.reshape(codes, [-1, self.height, self.block, self.width, self.block, slots])
         return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, self.height, self.width, self.slots])

@@ -53,7 +53,7 @@ def test_latents_say_what_the_first_code_cannot_know(trained):
     assert (found["outputs"] == fields()).numpy().mean() > 0.7
 
 
-@pytest.mark.parametrize(("shape", "block"), [((1, 2, 1), 1), ((2, 2, 1), 2)])
+@pytest.mark.parametrize(("shape", "block"), [((1, 2, 1), 1), ((2, 4, 1), 2)])
 def test_what_the_latents_cost_makes_a_bound_of_it(shape, block):
     """Summed over all fields, each under its own latents, probabilities pass 1; with the latents' cost they do not."""
     codes = np.array(list(itertools.product(range(3), repeat=math.prod(shape))))

@@ -169,7 +169,8 @@ def test_a_sample_depends_on_its_number_seed_and_label_alone(name):
         ("latent_prior", "layers", 0),
         ("latent_prior", "slot_dim", 9),
         ("latent_prior", "dropout", 1.0),
-        ("latent_prior", "block", 3),
+        ("latent_prior", "block", 2),  # of three rows
+        ("latent_prior", "block", 3),  # of four columns
         ("pixelcnn", "block", 0),
         ("pixelcnn", "kernel", 4),
         ("pixelcnn", "class_conditional", "yes"),
