@@ -10,7 +10,6 @@ share the work, on one machine; each has the cores that taskset gives it.
 
 import argparse
 import pathlib
-import re
 
 from bench import results, runs
 
@@ -31,7 +30,7 @@ ROWS = results.DOCS / "results" / "cifar10.json"
 
 def make(name: str, seed: int, options: argparse.Namespace) -> dict:
     """Makes what is missing of one run, its codes and its prior; returns its row."""
-    run = options.runs / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{seed}"
+    run = runs.folder(options.runs, name, seed)
     prior, data = run.with_name(f"{run.name}_prior"), run.with_name(f"{run.name}_data")
     runs.train(
         run,

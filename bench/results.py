@@ -61,11 +61,25 @@ def add(path: pathlib.Path, new: dict) -> None:
     files.write_atomic(str(path), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
 
 
+def _head(titles: list[str]) -> list[str]:
+    """Returns the first lines of a Markdown table."""
+    return ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+
+
+def _split_and_search(evaluation: str) -> tuple[str, str]:
+    """Returns the two of the name that bin/evaluator gives an evaluation, as "val (beam_size=10)"."""
+    split, _, search = evaluation.removesuffix(")").partition(" (")
+    return split, search or "greedy"
+
+
+def _bleu(rows: list[dict]) -> str:
+    signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
+    return f"BLEU: sacreBLEU {', '.join(f'`{signature}`' for signature in sorted(signatures))}."
+
+
 def _made(rows: list[dict]) -> list[str]:
     """Returns what BLEU is, and of each run the command, time and machine."""
-    signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
-    names = ", ".join(f"`{signature}`" for signature in sorted(signatures))
-    lines = ["", f"BLEU: sacreBLEU {names}.", ""]
+    lines = ["", _bleu(rows), ""]
     for entry in rows:
         machine = f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
         steps = {values["step"] for values in entry["evaluations"].values()}
@@ -84,13 +98,13 @@ def comparison(rows: list[dict]) -> str:
     found: dict[tuple[str, str], dict[str, dict]] = {}
     for entry in rows:
         for name, values in entry["evaluations"].items():
-            split, _, searched = name.removesuffix(")").partition(" (")
-            found.setdefault((entry["name"], searched or "greedy"), {})[split] = values
+            split, search = _split_and_search(name)
+            found.setdefault((entry["name"], search), {})[split] = values
     splits = list(dict.fromkeys(split for by_split in found.values() for split in by_split))
     details = {"BLEU from true latents": "reconstruction_bleu", "latent accuracy": "latent_accuracy"}
     details |= {"length ratio": "length_ratio", "live codes": "live_codes"}
     head = ["run", "search", *splits, *(f"{title}, {splits[0]}" for title in details)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = _head(head)
     for (name, searched), by_split in found.items():
         scores = [f"{by_split[split]['bleu']:.2f}" if split in by_split else "–" for split in splits]
         first = by_split.get(splits[0], {})
@@ -103,7 +117,7 @@ def curve(rows: list[dict]) -> str:
     """Returns Markdown: the development of each run on the split it is selected on."""
     keys = ("bleu", "reconstruction_bleu", "latent_nll", "latent_accuracy", "nll", "codebook_perplexity")
     head = ["run", "step", *keys]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = _head(head)
     shown: list[list[dict]] = []
     for entry in rows:
         if entry["curve"] in shown:  # the same run, evaluated otherwise
@@ -121,8 +135,8 @@ def table1(rows: list[dict]) -> str:
     for entry in rows:
         name = entry["name"].split("; ")[0]
         for evaluation, values in entry["evaluations"].items():
-            split, _, searched = evaluation.removesuffix(")").partition(" (")
-            found[name, searched or "greedy"][split].append(_shown(name, values))
+            split, search = _split_and_search(evaluation)
+            found[name, search][split].append(_shown(name, values))
     splits = list(dict.fromkeys(split for by_split in found.values() for split in by_split))
     columns = {
         "BLEU from true latents": ("reconstruction_bleu", 1),
@@ -133,20 +147,16 @@ def table1(rows: list[dict]) -> str:
         "effective codes": ("effective_codes", 2),
     }
     head = ["run", "search", "seeds", *splits, *(f"{title}, {splits[0]}" for title in columns)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = _head(head)
     for (name, searched), by_split in found.items():
         first = by_split[splits[0]]
-        cells = [_mean_and_range([values["bleu"] for values in by_split[split]], 2) for split in splits]
-        cells += [
-            _mean_and_range([values[key] for values in first if key in values], digits)
-            for key, digits in columns.values()
-        ]
+        cells = [_over_runs(by_split[split], "bleu", 2) for split in splits]
+        cells += [_over_runs(first, *column) for column in columns.values()]
         lines.append("| " + " | ".join([name, searched, str(len(first)), *cells]) + " |")
-    signatures = {v["bleu_signature"] for e in rows for v in e["evaluations"].values()}
     minutes = sorted(entry["seconds"] / 60 for entry in rows)
     lines += [
         "",
-        f"BLEU: sacreBLEU {', '.join(f'`{signature}`' for signature in sorted(signatures))}. {len(rows)} runs of",
+        f"{_bleu(rows)} {len(rows)} runs of",
         f"{rows[0]['steps']} steps, {minutes[0]:.0f} to {minutes[-1]:.0f} minutes each on {_cores(rows[0])} of "
         f"{rows[0]['machine']['cpu']} (shared).",
         f"The first: `{rows[0]['command']}`.",
@@ -174,7 +184,7 @@ def figure3_table(rows: list[dict]) -> str:
     shown = [("BLEU from true latents", middle), ("BLEU from true latents", last)]
     shown += [("codes in use", early), ("codes in use", middle), ("codes in use", last), ("perplexity", last)]
     head = ["E-step", "start", "seeds", *(f"{title}, step {step}" for title, step in shown)]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = _head(head)
     for name, points in series["perplexity"].items():
         cells = []
         for title, step in shown:
@@ -183,10 +193,9 @@ def figure3_table(rows: list[dict]) -> str:
             cells.append(_mean_and_range(values, digits))
         lines.append("| " + " | ".join([*name, str(len(points[last])), *cells]) + " |")
     seconds = sorted(entry["seconds"] + entry["evaluation_seconds"] for entry in rows)
-    machine = rows[0]["machine"]
     lines.append(
         f"\n{len(rows)} runs of {rows[0]['steps']} steps, {seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each "
-        f"on one core of {machine['cpu']} (shared); the first: `{rows[0]['command']}`."
+        f"on {_cores(rows[0])} of {rows[0]['machine']['cpu']} (shared); the first: `{rows[0]['command']}`."
     )
     return "\n".join(lines)
 
@@ -216,12 +225,9 @@ def cifar10_table(rows: list[dict]) -> str:
         "of the prior": ("prior_minutes", 1),
     }
     head = ["bottleneck", "seeds", *columns]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = _head(head)
     for name, found in by_name.items():
-        cells = [
-            _mean_and_range([one[key] for one in found if key in one], digits)
-            for key, digits in columns.values()
-        ]
+        cells = [_over_runs(found, *column) for column in columns.values()]
         lines.append("| " + " | ".join([name, str(len(found)), *cells]) + " |")
     first, prior = rows[0], rows[0]["prior"]
     signature = list(first["evaluations"].values())[-1]["bits_per_dim_signature"]
@@ -245,6 +251,11 @@ def _shown(name: str, values: dict) -> dict:
 def _cores(entry: dict) -> str:
     cores = entry["machine"]["cores"]
     return "one core" if cores == 1 else f"{cores} cores"
+
+
+def _over_runs(found: list[dict], key: str, digits: int) -> str:
+    """Returns `_mean_and_range` of the runs that know the figure `key`."""
+    return _mean_and_range([values[key] for values in found if key in values], digits)
 
 
 def _mean_and_range(values: list[float], digits: int) -> str:
@@ -295,7 +306,7 @@ def bottleneck_table(report: dict) -> str:
     others = {"released": "released", "peer": "vector-quantize-pytorch"}
     head = ["codes", "samples", "seconds", "in products", "peak"]
     head += [f"{title}: {what}" for title in others.values() for what in ("times as long", "peak")]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = _head(head)
     for row in report["rows"]:
         ours = row["t2t_vqem"]
         cells = [str(row["codes"]), str(row["samples"] or "nearest"), f"{ours['seconds']:.2f}"]

@@ -2,11 +2,17 @@
 
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
 
 from t2t_vqem import config
+
+
+def folder(parent: pathlib.Path, name: str, seed: int) -> pathlib.Path:
+    """Returns where the run of a table's row `name` lies."""
+    return parent / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{seed}"
 
 
 def command(name: str, *words: str, **flags: object) -> None:

@@ -11,12 +11,11 @@ After each of them it writes docs/results/table1.json.
 import argparse
 import dataclasses
 import pathlib
-import re
 
 from bench import results, runs
 
 SEEDS = (0, 1, 2)
-SPLITS = "val,test_2016_flickr,test_2017_flickr"
+SPLITS = ("val", "test_2016_flickr", "test_2017_flickr")
 RERANKER = "transformer"
 ROWS_FILE = results.DOCS / "results" / "table1.json"
 
@@ -78,7 +77,7 @@ ROWS = {
 
 def train(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
     """Makes what is missing of one run and of its greedy translations; returns its folder."""
-    row, run = ROWS[name], _folder(name, seed, options)
+    row, run = ROWS[name], runs.folder(options.runs, name, seed)
     runs.train(
         run,
         row.bindings,
@@ -89,19 +88,19 @@ def train(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
         source_dir=None if row.distilled else options.source_dir,
         data_dir=options.data_dir,
     )
-    if not runs.evaluated(run, SPLITS.split(",")[-1]):
-        runs.command("evaluator", model_dir=run, data_dir=options.data_dir, split=SPLITS)
+    if not runs.evaluated(run, SPLITS[-1]):
+        runs.command("evaluator", model_dir=run, data_dir=options.data_dir, split=",".join(SPLITS))
     return run
 
 
 def search(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
     """Makes what is missing of the other searches of a run that is trained; returns its folder."""
-    run = _folder(name, seed, options)
+    run = runs.folder(options.runs, name, seed)
     for searched in ROWS[name].searches:
         reranker = train(RERANKER, SEEDS[0], options) if searched.reranked else None
         told = [f"{key}={value}" for key, value in searched.bindings.items()]
         told += [f"reranked by {reranker.name}"] if reranker else []
-        if runs.evaluated(run, f"{SPLITS.split(',')[-1]} ({', '.join(told)})"):
+        if runs.evaluated(run, f"{SPLITS[-1]} ({', '.join(told)})"):
             continue
         words = [f"--gin_param=decode.{key} = {value!r}" for key, value in searched.bindings.items()]
         runs.command(
@@ -110,13 +109,9 @@ def search(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
             model_dir=run,
             data_dir=options.data_dir,
             rerank_model_dir=reranker,
-            split=SPLITS,
+            split=",".join(SPLITS),
         )
     return run
-
-
-def _folder(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
-    return options.runs / f"{re.sub('[^a-z0-9]+', '_', name.lower())}_{seed}"
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import tensorflow as tf
 
 from t2t_vqem import search
@@ -33,7 +32,6 @@ class PriorModel(Model):
       code_shape: (height, width, slots) of a field.
       height, width: numbers of positions.
       slots: of a position.
-      order: of each code in the order of prediction its place in the field, int32 [codes].
       decoding: how `infer` draws; whoever samples may replace it before `infer` is traced.
       side_nats: of what the codes of a field are predicted from besides; none for a prior proper.
     """
@@ -81,8 +79,6 @@ class PriorModel(Model):
         self.block = block
         self.height, self.width, self.slots = height // block, width // block, block * block * slots
         self.positions = self.height * self.width
-        places = np.arange(math.prod(self.code_shape), dtype=np.int32)
-        self.order = self.blocks(tf.constant(places)).numpy().ravel()
         self.num_codes = num_codes
         self.dropout = dropout
         self.decoding = search.Settings()
@@ -187,13 +183,18 @@ class PriorModel(Model):
         split = tf.reshape(codes, [-1, self.height, self.block, self.width, self.block, slots])
         return tf.reshape(tf.transpose(split, [0, 1, 3, 2, 4, 5]), [-1, self.height, self.width, self.slots])
 
+    @property
+    def order(self) -> tf.Tensor:
+        """Of each code in the order of prediction its place in the field, int32 [codes]."""
+        return tf.reshape(self.blocks(tf.range(math.prod(self.code_shape))), [-1])
+
     def generate(self, labels: tf.Tensor, choose: Choose) -> tf.Tensor:
         """Has `choose(logits [batch, num_codes], place of the code in the field)` pick code after code.
 
         Returns codes int32 [batch, *code_shape].
         """
         batch, places = tf.shape(labels)[0], tf.range(self.positions)[:, None]
-        order = tf.constant(self.order)
+        order = self.order
 
         def body(index, embedded, codes, state):
             context, state = self.step(embedded, index, labels, state)
