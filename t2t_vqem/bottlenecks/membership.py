@@ -27,7 +27,14 @@ def means(samples: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
 
 @fused
 def _means(samples: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    return _over_samples(samples, lambda codes: tf.gather(places, codes))
+    # Written out, the gathers and their sum are one pass over memory where XLA compiles them; elsewhere each waits for
+    # the one before, so that their rows are not held at once.
+    m = samples.shape[-1]
+    total = tf.gather(places, samples[:, 0])
+    for column in range(1, m):
+        with tf.control_dependencies([total]):
+            total += tf.gather(places, samples[:, column])
+    return total / m
 
 
 @fused
@@ -36,15 +43,13 @@ def sums(samples: tf.Tensor, values: tf.Tensor, num_codes: int) -> tf.Tensor:
 
     So are numbers [positions] summed to [num_codes]. `samples` is int32 [positions, m]; negative ones count nowhere.
     """
-    return _over_samples(samples, lambda codes: tf.math.unsorted_segment_sum(values, codes, num_codes))
-
-
-def _over_samples(samples: tf.Tensor, product: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """Returns the mean of `product(codes)` over the columns of `samples` [positions, m], one at a time."""
     m = samples.shape[-1]
 
-    def add(column: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return column + 1, total + product(samples[:, column])
+    def of_sample(column: tf.Tensor | int) -> tf.Tensor:
+        return tf.math.unsorted_segment_sum(values, samples[:, column], num_codes)
 
-    start = tf.constant(1), product(samples[:, 0])
+    def add(column: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return column + 1, total + of_sample(column)
+
+    start = tf.constant(1), of_sample(0)
     return tf.while_loop(lambda column, _: column < m, add, start, parallel_iterations=1)[1] / m

@@ -6,8 +6,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from t2t_vqem.fusion import fused
+
 # Positions at a time. Fewer make the products slow, which pack all codes anew for each tile; more gain nothing.
 TILE = 1024
+# Of the tree in which codes are drawn: each step is written out for each child, so more take long to compile.
+FANOUT = 32
 
 
 class Posterior(NamedTuple):
@@ -107,11 +111,11 @@ def _drawn(
 
 
 def sample(weights: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Draws codes by inverting the cumulative distribution, in two levels.
+    """Draws codes by inverting the cumulative distribution, from a tree of masses down to the codes.
 
-    A block of about sqrt(K) codes is chosen by the blocks' masses, then a code in it. This holds
-    [positions, m, sqrt(K)] numbers; a cumulative sum over all K codes and a search in it take several times
-    as long, and XLA's own categorical makes noise for every position, sample and code.
+    FANOUT neighbouring codes have a parent, whose mass is theirs together, and so on up to at most FANOUT of them.
+    This holds [positions, m, FANOUT] numbers; a cumulative sum over all K codes and a search in it take several
+    times as long, and XLA's own categorical makes noise for every position, sample and code.
 
     Args:
       weights: [positions, codes], not negative, not all 0; they need not add to 1.
@@ -120,28 +124,36 @@ def sample(weights: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     Returns:
       int32 [positions, m], always codes of positive weight.
     """
-    num_codes = weights.shape[-1]
-    width = math.isqrt(num_codes - 1) + 1
-    blocks = -(-num_codes // width)
-    if blocks * width > num_codes:
-        weights = tf.pad(weights, [[0, 0], [0, blocks * width - num_codes]])
-    weights = tf.reshape(weights, [-1, blocks, width])
-    masses = tf.reduce_sum(weights, axis=-1)
-    edges = tf.cumsum(masses, axis=-1)
-    targets = draws * edges[:, -1:]
-    block = _first_above(edges[:, None, :], masses[:, None, :], targets)
-    rest = targets - tf.gather(edges - masses, block, batch_dims=1)
-    inside = tf.gather(weights, block, batch_dims=1)
-    return block * width + _first_above(tf.cumsum(inside, axis=-1), inside, rest)
+    masses, families = weights, []
+    while masses.shape[-1] > FANOUT:
+        parents = -(-masses.shape[-1] // FANOUT)
+        orphans = parents * FANOUT - masses.shape[-1]
+        masses = tf.pad(masses, [[0, 0], [0, orphans]]) if orphans else masses
+        families.append(tf.reshape(masses, [-1, parents, FANOUT]))
+        masses = tf.reduce_sum(families[-1], axis=-1)
+    return _descended(draws, masses, *reversed(families))
 
 
-def _first_above(edges: tf.Tensor, masses: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Returns the first index of positive mass whose edge [..., n] lies above its target [...].
+@fused
+def _descended(draws: tf.Tensor, top: tf.Tensor, *families: tf.Tensor) -> tf.Tensor:
+    """Returns codes [positions, m], found from `top` [positions, nodes] down through [positions, parents, FANOUT]."""
+    node, rest = _taken(top[:, None, :], draws * tf.reduce_sum(top, axis=-1, keepdims=True))
+    for children in families:
+        child, rest = _taken(tf.gather(children, node, batch_dims=1), rest)
+        node = node * FANOUT + child
+    return node
 
-    Rounding can leave a target above the last edge: it gets the last index of positive mass.
+
+def _taken(masses: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns which of `masses` [positions, m or 1, nodes] holds the target [positions, m], and how far into it.
+
+    That is the last of positive mass before which the masses add up to the target or less; the sums are made in one
+    order, so that they never fall. Rounding can leave a target above the sum of all: the last of positive mass has it.
     """
-    size = masses.shape[-1]
-    index = tf.range(size)
-    last = tf.reduce_max(tf.where(masses > 0.0, index, 0), axis=-1)
-    above = tf.logical_and(edges > targets[..., None], masses > 0.0)
-    return tf.minimum(tf.reduce_min(tf.where(above, index, size), axis=-1), last)
+    index, start, rest = tf.zeros_like(targets, tf.int32), tf.zeros_like(targets), targets
+    for node, mass in enumerate(tf.unstack(masses, axis=-1)):
+        reached = tf.logical_and(start <= targets, mass > 0.0)
+        index = tf.where(reached, node, index)
+        rest = tf.where(reached, targets - start, rest)
+        start += mass
+    return index, rest

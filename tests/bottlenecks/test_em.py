@@ -267,7 +267,7 @@ def test_the_quantiser_is_float32_inside_a_bfloat16_model():
     np.testing.assert_array_equal(output.quantized, tf.cast(exact.quantized, tf.bfloat16))
 
 
-@pytest.mark.parametrize("num_codes", [2, 7, 64, 513])
+@pytest.mark.parametrize("num_codes", [2, 7, 64, 513, 1500])
 @pytest.mark.parametrize("jit", [False, True])
 def test_samples_follow_their_distribution(num_codes, jit):
     generator = np.random.default_rng(num_codes)
@@ -287,7 +287,7 @@ def test_samples_follow_their_distribution(num_codes, jit):
         assert chi_square < freedom + 4.5 * np.sqrt(2 * freedom) + 8, (row, chi_square, freedom)
 
 
-@pytest.mark.parametrize("num_codes", [2, 5, 512, 1000])
+@pytest.mark.parametrize("num_codes", [2, 5, 512, 1000, 40_000])
 def test_samples_always_have_weight(num_codes):
     draws = np.array([2.0**-24, 0.1, 0.5, 1 - 2.0**-24], np.float32)
     for positive in ([0], [num_codes - 1], [0, num_codes - 1], [num_codes // 2]):
