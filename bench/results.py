@@ -57,8 +57,8 @@ def row(name: str, run: pathlib.Path, prior: pathlib.Path | None = None) -> dict
 def add(path: pathlib.Path, new: dict) -> None:
     """Puts a row into a file of rows, in the place of one of the same name."""
     rows = json.loads(path.read_text()) if path.exists() else []
-    rows = [old for old in rows if old["name"] != new["name"]] + [new]
-    files.write_atomic(str(path), json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    by_name = {old["name"]: old for old in rows} | {new["name"]: new}
+    files.write_atomic(str(path), json.dumps(list(by_name.values()), indent=1, ensure_ascii=False) + "\n")
 
 
 def _head(titles: list[str]) -> list[str]:

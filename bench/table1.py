@@ -1,11 +1,12 @@
-"""The rows of arXiv 1805.11063's Table 1, and CTC's, on Multi30k at a size of which many runs fit two CPU cores.
+"""The rows of arXiv 1805.11063's Table 1, and CTC's, on small data at a size of which many runs fit two CPU cores.
 
     bin/_run bench.table1 --source_dir=MULTI30K --data_dir=data --runs=runs/table1
 
 Trains every row, hard and soft EM on raw and on distilled text with three seeds, and translates val and both test
 splits greedily; then, with seed 0, as the row's searches say. The data hold multi30k_ende_distill, which bin/distiller
 makes of a teacher. Runs that are finished are not made again, and one that was stopped goes on; --only names rows.
-After each of them it writes docs/results/table1.json.
+After each of them it writes docs/results/table1.json. So it does with --problem=tatoeba_ende, which is given another
+folder of runs, and docs/results/table1_tatoeba.json.
 """
 
 import argparse
@@ -15,9 +16,9 @@ import pathlib
 from bench import results, runs
 
 SEEDS = (0, 1, 2)
-SPLITS = ("val", "test_2016_flickr", "test_2017_flickr")
+SPLITS = {"multi30k_ende": ("val", "test_2016_flickr", "test_2017_flickr"), "tatoeba_ende": ("dev", "test")}
+ROWS_FILES = {"multi30k_ende": "table1.json", "tatoeba_ende": "table1_tatoeba.json"}
 RERANKER = "transformer"
-ROWS_FILE = results.DOCS / "results" / "table1.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,26 +82,27 @@ def train(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
     runs.train(
         run,
         row.bindings,
-        problem="multi30k_ende_distill" if row.distilled else "multi30k_ende",
+        problem=f"{options.problem}_distill" if row.distilled else options.problem,
         model=row.model,
         gin_file=row.gin_file,
         seed=seed,
         source_dir=None if row.distilled else options.source_dir,
         data_dir=options.data_dir,
     )
-    if not runs.evaluated(run, SPLITS[-1]):
-        runs.command("evaluator", model_dir=run, data_dir=options.data_dir, split=",".join(SPLITS))
+    splits = SPLITS[options.problem]
+    if not runs.evaluated(run, splits[-1]):
+        runs.command("evaluator", model_dir=run, data_dir=options.data_dir, split=",".join(splits))
     return run
 
 
 def search(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
     """Makes what is missing of the other searches of a run that is trained; returns its folder."""
-    run = runs.folder(options.runs, name, seed)
+    run, splits = runs.folder(options.runs, name, seed), SPLITS[options.problem]
     for searched in ROWS[name].searches:
         reranker = train(RERANKER, SEEDS[0], options) if searched.reranked else None
         told = [f"{key}={value}" for key, value in searched.bindings.items()]
         told += [f"reranked by {reranker.name}"] if reranker else []
-        if runs.evaluated(run, f"{SPLITS[-1]} ({', '.join(told)})"):
+        if runs.evaluated(run, f"{splits[-1]} ({', '.join(told)})"):
             continue
         words = [f"--gin_param=decode.{key} = {value!r}" for key, value in searched.bindings.items()]
         runs.command(
@@ -109,25 +111,27 @@ def search(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
             model_dir=run,
             data_dir=options.data_dir,
             rerank_model_dir=reranker,
-            split=",".join(SPLITS),
+            split=",".join(splits),
         )
     return run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--source_dir", help="the published files of Multi30k")
+    parser.add_argument("--problem", choices=SPLITS, default="multi30k_ende", help="the text")
+    parser.add_argument("--source_dir", help="its published files")
     parser.add_argument("--data_dir", default="data", help="where the generated data lie")
     parser.add_argument("--runs", type=pathlib.Path, required=True, help="the folder of the runs")
     parser.add_argument(
         "--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help="; ".join(ROWS)
     )
     options = parser.parse_args()
+    rows_file = results.DOCS / "results" / ROWS_FILES[options.problem]
     wanted = [(name, seed) for seed in SEEDS for name in options.only if seed in ROWS[name].seeds]
     for name, seed in wanted:
-        results.add(ROWS_FILE, results.row(f"{name}; seed {seed}", train(name, seed, options)))
+        results.add(rows_file, results.row(f"{name}; seed {seed}", train(name, seed, options)))
     for name in options.only:
-        results.add(ROWS_FILE, results.row(f"{name}; seed {SEEDS[0]}", search(name, SEEDS[0], options)))
+        results.add(rows_file, results.row(f"{name}; seed {SEEDS[0]}", search(name, SEEDS[0], options)))
 
 
 if __name__ == "__main__":

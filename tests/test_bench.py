@@ -82,7 +82,7 @@ def test_rows_of_the_papers_table_are_means_over_their_seeds():
 def test_a_run_of_the_papers_table_is_searched_once_for_each_of_its_searches(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(runs, "command", lambda name, *words, **flags: calls.append((name, words, flags)))
-    options = argparse.Namespace(runs=tmp_path, data_dir="data", source_dir=None)
+    options = argparse.Namespace(problem="multi30k_ende", runs=tmp_path, data_dir="data", source_dir=None)
     name = "nat, distilled"
     (tmp_path / "nat_distilled_0").mkdir()
     (tmp_path / "transformer_0").mkdir()
@@ -97,3 +97,10 @@ def test_a_run_of_the_papers_table_is_searched_once_for_each_of_its_searches(tmp
     (tmp_path / "nat_distilled_0" / "results.json").write_text(json.dumps(done | {searched: {}}))
     table1.search(name, 0, options)
     assert len(calls) == 1
+
+
+def test_a_row_made_anew_keeps_its_place(tmp_path):
+    path = tmp_path / "rows.json"
+    for name, step in (("a", 1), ("b", 1), ("a", 2)):
+        results.add(path, {"name": name, "step": step})
+    assert json.loads(path.read_text()) == [{"name": "a", "step": 2}, {"name": "b", "step": 1}]

@@ -290,12 +290,13 @@ def test_samples_follow_their_distribution(num_codes, jit):
 @pytest.mark.parametrize("num_codes", [2, 5, 512, 1000, 40_000])
 def test_samples_always_have_weight(num_codes):
     draws = np.array([2.0**-24, 0.1, 0.5, 1 - 2.0**-24], np.float32)
+    samplers = [tf.function(sample, jit_compile=jit) for jit in (False, True)]
     for positive in ([0], [num_codes - 1], [0, num_codes - 1], [num_codes // 2]):
         for scale in (1e-26, 1.0, 3e30):
             weights = np.zeros((1, num_codes), np.float32)
             weights[0, positive] = scale
-            for jit in (False, True):
-                samples = tf.function(sample, jit_compile=jit)(weights, draws[None]).numpy()
+            for sampler in samplers:
+                samples = sampler(tf.constant(weights), tf.constant(draws[None])).numpy()
                 assert set(samples.ravel()) <= set(positive)
                 assert set(samples.ravel()[[0, 3]]) == {positive[0], positive[-1]}
     tiny = np.full((1, num_codes), 1e-26, np.float32)  # below the rounding of the largest
