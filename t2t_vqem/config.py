@@ -96,6 +96,15 @@ def unused() -> list[str]:
     return sorted(_statements(gin.config_str()).keys() - _statements(operative()).keys())
 
 
+def require_used(bindings: Sequence[str]) -> None:
+    """Raises UserError if nothing has used one of `bindings`, such as "decode.beam_size = 4", so far."""
+    idle = unused()
+    for binding in bindings:
+        key = binding.split("=")[0].strip()
+        if key in idle:
+            raise UserError(f"the run has no use for the setting {key}; leave it out")
+
+
 @dataclasses.dataclass(frozen=True)
 class RunMetadata:
     """What `run.json` says about a run; folders are absolute there.
@@ -184,13 +193,18 @@ def check_run(model_dir: str) -> None:
     Raises:
       UserError: a binding differs; the text names it and both values.
     """
-    path = os.path.join(model_dir, CONFIG_FILE)
-    there, here = _statements(_read(path)), _statements(operative())
-    for key in _differences(there, here):
+    for difference in differences(model_dir):
         raise UserError(
-            f'model_dir "{model_dir}" holds a checkpoint of another configuration: {key} is {there[key]} '
-            f"there and {here[key]} here; give it the same value or choose another --model_dir"
+            f'model_dir "{model_dir}" holds a checkpoint of another configuration: {difference}; '
+            "give it the same value or choose another --model_dir"
         )
+
+
+def differences(model_dir: str) -> Iterator[str]:
+    """Yields, as "KEY is VALUE there and VALUE here", how what is in use differs from the run, `SETTINGS` left out."""
+    there, here = _statements(_read(os.path.join(model_dir, CONFIG_FILE))), _statements(operative())
+    for key in _differences(there, here):
+        yield f"{key} is {there[key]} there and {here[key]} here"
 
 
 def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
@@ -233,11 +247,27 @@ def read_run(model_dir: str) -> RunMetadata:
     """
     path = os.path.join(model_dir, RUN_FILE)
     if not os.path.isfile(path):
-        raise UserError(f'--model_dir "{model_dir}" holds no run (no {RUN_FILE}); train a model there first')
+        raise UserError(f'"{model_dir}" holds no run (no {RUN_FILE}); train a model there first')
     try:
-        return RunMetadata(**json.loads(_read(path)))
+        run = RunMetadata(**json.loads(_read(path)))
+        for name in ("problem", "model", "data_dir"):
+            if not isinstance(getattr(run, name), str):
+                raise TypeError(f"{name} is {getattr(run, name)!r}")
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); train into another --model_dir") from error
+    return run
+
+
+def read_results(model_dir: str) -> dict[str, Any]:
+    """Returns what `results.json` holds, nothing where there is none. Raises UserError if it is damaged."""
+    path = os.path.join(model_dir, RESULTS_FILE)
+    try:
+        results = json.loads(_read(path)) if os.path.exists(path) else {}
+        if not isinstance(results, dict):
+            raise TypeError(f"a {type(results).__name__}, not an object")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); move it away") from error
+    return results
 
 
 def update_results(model_dir: str, key: str, value: Mapping[str, Any]) -> None:
@@ -248,10 +278,7 @@ def update_results(model_dir: str, key: str, value: Mapping[str, Any]) -> None:
     """
     path = os.path.join(model_dir, RESULTS_FILE)
     with files.alone_in(model_dir):
-        try:
-            results = json.loads(_read(path)) if os.path.exists(path) else {}
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}); move it away") from error
+        results = read_results(model_dir)
         results[key] = dict(value)
         files.write_atomic(path, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 

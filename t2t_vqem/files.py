@@ -59,8 +59,9 @@ def read(path: str) -> bytes:
 
 def check_writable(path: str) -> None:
     """Raises UserError if no file can be written to `path`: before the work for it, not after."""
-    if os.path.isdir(path):
-        raise UserError(f'"{path}" is a folder; give the name of a file to write')
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "no ordinary file"
+        raise UserError(f'"{path}" is {kind}; give the name of a file to write')
     folder = os.path.dirname(path) or "."
     with _writing(path):
         os.makedirs(folder, exist_ok=True)

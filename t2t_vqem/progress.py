@@ -9,7 +9,7 @@ _REPORT_SECONDS = 10.0
 
 
 class Progress:
-    """Counts what a loop has done and logs it every ten seconds."""
+    """Counts what a loop has done and logs it every ten seconds; what is reported in the end is its user's choice."""
 
     def __init__(self, what: str, total: int, unit: str):
         """Starts the clock; `what` begins each line, `unit` names in the plural what is counted."""
@@ -25,7 +25,7 @@ class Progress:
         """Counts what was made now."""
         self._counted += count
         self._made += count
-        if time.monotonic() - self._reported >= _REPORT_SECONDS:
+        if self._counted < self._total and time.monotonic() - self._reported >= _REPORT_SECONDS:
             self.report()
 
     def report(self) -> None:

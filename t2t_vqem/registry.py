@@ -84,6 +84,8 @@ class Registry:
           UserError: nothing of that name is known; the text names the nearest.
         """
         if name not in self._configurables:
+            if not isinstance(name, str):
+                raise UserError(f"a {self.kind} is named by its name in quotes, not by {name!r}")
             if name not in self._builtins:
                 for suffix, module in self._derived.items():
                     base = name.removesuffix(suffix)

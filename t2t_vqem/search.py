@@ -17,6 +17,13 @@ Choose = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 _NEVER = -1e9
 IMPOSSIBLE = -1e8  # a score under it is that of no candidate: fewer were found than asked for
 
+_RANGES = {
+    "beam_size": (1, 10_000),
+    "num_candidates": (0, 10_000),
+    "top_k": (0, 2**31 - 1),
+    "seed": (0, 2**32 - 1),
+}
+
 
 @gin.configurable("decode")
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +52,14 @@ class Settings:
     compile: bool = False
 
     def __post_init__(self):
-        for name, least in {"beam_size": 1, "num_candidates": 0, "top_k": 0, "seed": 0}.items():
+        for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
-            _require(
-                type(value) is int and value >= least, name, value, f"a whole number of at least {least}"
-            )
+            holds = type(value) is int and least <= value <= most
+            _require(holds, name, value, f"a whole number, at least {least} and at most {most}")
         for name in ("length_penalty", "temperature"):
             value = getattr(self, name)
-            _require(_is_number(value) and 0 <= value < 100, name, value, "a number of at least 0")
+            holds = _is_number(value) and 0 <= value < 100
+            _require(holds, name, value, "a number of at least 0 and below 100")
         _require(_is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
         _require(type(self.compile) is bool, "compile", self.compile, "True or False")
         if self.temperature and self.beam_size > 1:

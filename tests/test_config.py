@@ -201,6 +201,9 @@ def test_no_run_and_damaged_runs_are_named(tmp_path):
     (tmp_path / "run.json").write_text('{"problem": "toy_ende"}')
     with pytest.raises(UserError, match="damaged"):
         config.read_run(str(tmp_path))
+    config.write_run(str(tmp_path / "run"), dataclasses.replace(METADATA, problem=5))
+    with pytest.raises(UserError, match="problem is 5"):
+        config.read_run(str(tmp_path / "run"))
 
 
 def test_results_are_updated_entry_by_entry(tmp_path):
@@ -210,7 +213,7 @@ def test_results_are_updated_entry_by_entry(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert results == {"val": {"bleu": 3.5}, "test": {"bleu": 2.5}}
     (tmp_path / "results.json").write_text("[")
-    with pytest.raises(UserError, match="not JSON"):
+    with pytest.raises(UserError, match="damaged"):
         config.update_results(str(tmp_path), "val", {})
 
 

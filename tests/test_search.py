@@ -168,6 +168,8 @@ def test_keys_tell_lines_apart_whatever_pads_them():
     [
         ({"beam_size": 0}, "beam_size"),
         ({"num_candidates": -1}, "num_candidates"),
+        ({"beam_size": 10**9}, "beam_size"),
+        ({"length_penalty": 100}, "length_penalty is 100; it must be a number of at least 0 and below 100"),
         ({"temperature": -1.0}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_k": 1.5}, "top_k"),

@@ -9,9 +9,11 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.checks import require_whole
+from t2t_vqem.bottlenecks.checks import require, require_whole
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.context import LossTerm, Training
+
+_MOST_CODES = 2**24  # what float32 counts exactly
 
 
 class BottleneckOutput(NamedTuple):
@@ -56,6 +58,7 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
         """
         super().__init__(dtype="float32")
         require_whole(2, num_codes=num_codes)
+        require(num_codes <= _MOST_CODES, "num_codes", num_codes, f"{_MOST_CODES} at most")
         require_whole(1, dim=dim, slots=slots)
         self.num_codes = num_codes
         self.dim = dim

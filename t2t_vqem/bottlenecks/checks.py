@@ -17,6 +17,13 @@ def require_whole(least: int, **values: object) -> None:
         require(type(value) is int and value >= least, name, value, f"a whole number, at least {least}")
 
 
+def require_positive(**values: object) -> None:
+    """Raises UserError unless every value is a finite number above 0."""
+    for name, value in values.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        require(number and 0 < value < math.inf, name, value, "a number above 0")
+
+
 def require_between(low: float, high: float, **values: object) -> None:
     """Raises UserError unless every value is a number with low <= value < high."""
     for name, value in values.items():

@@ -6,13 +6,12 @@ the clipping and the learning rate of the model's own optimizer. With plain SGD 
 of EM; with Adam the average is one of gradients, which is another dynamic (arXiv 1805.11063, section 3).
 """
 
-import math
 from collections.abc import Mapping
 
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.checks import require, require_between
+from t2t_vqem.bottlenecks.checks import require, require_positive
 from t2t_vqem.bottlenecks.codebook import Codebook
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.bottlenecks.vector import VectorQuantiser
@@ -45,7 +44,7 @@ class GradientVQ(VectorQuantiser):
         """
         require(optimizer in ("adam", "sgd"), "optimizer", optimizer, '"adam" or "sgd"')
         if learning_rate is not None:
-            require_between(0, math.inf, learning_rate=learning_rate)
+            require_positive(learning_rate=learning_rate)
         self._optimizer, self._learning_rate = optimizer, learning_rate
         super().__init__(num_codes, dim, settings)
 

@@ -6,7 +6,7 @@ import math
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.checks import require, require_between, require_whole
+from t2t_vqem.bottlenecks.checks import require, require_between, require_positive, require_whole
 from t2t_vqem.bottlenecks.estimator import ESTIMATORS
 from t2t_vqem.context import Training
 
@@ -61,14 +61,14 @@ class CodebookSettings:
 
     def __post_init__(self):
         if self.norm is not None:
-            require(self.norm > 0, "norm", self.norm, "None or above 0")
+            require_positive(norm=self.norm)
         if self.code_dim is not None:
             require_whole(1, code_dim=self.code_dim)
         require(type(self.cosine) is bool, "cosine", self.cosine, "True or False")
         require(not self.cosine or self.norm, "norm", self.norm, "a number where codebook.cosine is True")
-        require(self.temperature > 0, "temperature", self.temperature, "above 0")
-        final = self.final_temperature
-        require(final is None or final > 0, "final_temperature", final, "None or above 0")
+        require_positive(temperature=self.temperature)
+        if self.final_temperature is not None:
+            require_positive(final_temperature=self.final_temperature)
         require(self.init in INITS, "init", self.init, f"one of {', '.join(INITS)}")
         require(self.estimator in ESTIMATORS, "estimator", self.estimator, f"one of {', '.join(ESTIMATORS)}")
         require_between(0, 1, decay=self.decay, revival_threshold=self.revival_threshold)

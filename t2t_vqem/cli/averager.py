@@ -6,8 +6,9 @@
     bin/averager --output_dir=averaged run/ckpt-1000 run/best/ckpt-1500
 
 Checkpoints of different runs are refused. Where the run's data are there, the averaged weights are evaluated
-on the split that the best checkpoint was chosen on, beside the raw weights of the newest checkpoint averaged and of the
-run's best; the figures go into results.json of the new run. The last line of stdout is one JSON object.
+on the split that the best checkpoint was chosen on, beside the raw weights of the newest checkpoint averaged and the
+run's best, raw or a moving average; the figures go into results.json of the new run. The last line of stdout is one
+JSON object.
 """
 
 import json
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
     flags.require("output_dir")
     _require_one_choice(argv)
 
-    from t2t_vqem.training import averaging, checkpoints, runs
+    from t2t_vqem.training import averaging, checkpoints, runs, summaries
 
     files.check_new(FLAGS.output_dir)
     if argv:
@@ -44,18 +45,23 @@ def main(argv: list[str]) -> None:
     elif not argv:
         averaged = averaging.last(FLAGS.model_dir, FLAGS.last)
     run = runs.open_run(FLAGS.model_dir, max(averaged), metadata)
+    evaluator, others = _evaluator(run), {"newest": averaged[max(averaged)]}
+    best = checkpoints.read_best(FLAGS.model_dir)
+    if best and (best.step, best.weights) != (max(averaged), "raw"):
+        others["best"] = checkpoints.find(FLAGS.model_dir, "best")
+    figures = _evaluate(evaluator, run.model, others) if evaluator else {}
     averaging.average(list(averaged.values()), run.model)
+    if evaluator:
+        step = max(averaged)
+        of_average = {"step": step} | summaries.figures(evaluator.evaluate(run.model, step))
+        figures = {"average": of_average} | figures
     averaging.write_run(FLAGS.output_dir, run, averaged)
     logging.info("%s is the average of steps %s", FLAGS.output_dir, ", ".join(map(str, averaged)))
 
     report = {"problem": metadata.problem, "model": metadata.model, "output_dir": FLAGS.output_dir}
     report |= {"steps": list(averaged)}
-    if evaluator := _evaluator(run):
-        others = {"newest": averaged[max(averaged)]}
-        best = checkpoints.read_best(FLAGS.model_dir)
-        if best and (best.step, best.weights) != (max(averaged), "raw"):
-            others["best"] = checkpoints.find(FLAGS.model_dir, "best")
-        split, figures = run.problem.dev_split, _evaluate(evaluator, run.model, max(averaged), others)
+    if figures:
+        split = run.problem.dev_split
         report |= {"split": split, **figures}
         config.update_results(FLAGS.output_dir, f"eval/{split}", {"checkpoint": "best", **figures["average"]})
         config.update_results(
@@ -71,6 +77,8 @@ def _require_one_choice(argv: list[str]) -> None:
         raise UserError("checkpoints are given by path; leave out --model_dir, --last and --steps")
     if FLAGS.last and FLAGS.steps:
         raise UserError("--last and --steps both choose checkpoints; give one of them")
+    if FLAGS.steps == []:
+        raise UserError("--steps names no step; give two or more, as in --steps=1000,2000")
     if not argv:
         flags.require("model_dir")
 
@@ -88,12 +96,12 @@ def _evaluator(run: Any) -> Any | None:
         return None
 
 
-def _evaluate(evaluator: Any, model: Any, step: int, others: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns the figures of the weights in `model`, as "average", and of the checkpoints `others` by name."""
+def _evaluate(evaluator: Any, model: Any, paths: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Returns the figures of the checkpoints `paths` by name; `model` is left with the weights of the last."""
     from t2t_vqem.training import checkpoints, summaries
 
-    figures = {"average": {"step": step} | summaries.figures(evaluator.evaluate(model, step))}
-    for name, path in others.items():
+    figures = {}
+    for name, path in paths.items():
         step = checkpoints.restore_weights(path, model)
         figures[name] = {"step": step} | summaries.figures(evaluator.evaluate(model, step))
     return figures

@@ -38,6 +38,7 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.training import runs
 
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    flags.require_used()
     codebook_report.require_codebook(run)
     split = run.problem.require_split(FLAGS.split or run.problem.dev_split)
     runs.check_data(run)

@@ -13,6 +13,7 @@ or TensorFlow ever sum to others, decode says so and writes nothing.
 """
 
 import json
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,8 @@ def _encode() -> dict[str, Any]:
 
     paths = pictures.paths(FLAGS.input)
     files.check_writable(FLAGS.output)
+    if os.path.realpath(FLAGS.output) in map(os.path.realpath, paths):
+        raise UserError(f'--output "{FLAGS.output}" is one of the pictures to encode; give another file')
     codec, shape = _open()
     container, report = codec.encode(pictures.read(paths, shape), len(paths))
     files.write_atomic(FLAGS.output, container.pack())

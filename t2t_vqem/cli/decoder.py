@@ -75,7 +75,10 @@ def _pictures(metadata: config.RunMetadata) -> None:
     flags.require("output")
     files.check_new(FLAGS.output, "output")
     found = pictures.paths(FLAGS.input) if FLAGS.input else []
-    drawing = search.Settings().drawing()
+    searched = search.Settings()
+    if searched.candidates > 1:
+        raise UserError(f"pictures are drawn, not searched for; leave out {searched}")
+    drawing = searched.drawing()
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     pictures.require_codes(run.model, "bin/decoder")
     if FLAGS.samples:
@@ -108,6 +111,7 @@ def _translate(metadata: config.RunMetadata) -> None:
             write = stack.enter_context(lines.NewFile(FLAGS.output)).write
 
         run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+        flags.require_used()
         model = (
             rerank.reranked(run, FLAGS.rerank_model_dir, FLAGS.usr_dir)
             if FLAGS.rerank_model_dir
@@ -138,7 +142,8 @@ def _translate(metadata: config.RunMetadata) -> None:
 
 
 def _print(outputs: Iterable[str]) -> None:
-    sys.stdout.buffer.writelines(f"{output}\n".encode() for output in outputs)  # UTF-8 in every locale
+    # UTF-8 in every locale; names of files may be any bytes
+    sys.stdout.buffer.writelines(f"{output}\n".encode(errors="surrogateescape") for output in outputs)
     sys.stdout.buffer.flush()
 
 

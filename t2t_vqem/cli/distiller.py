@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{base.name} is distilled already; the teacher must be a run of the problem itself")
     runs.check_data(run)
     settings = dataclasses.asdict(search.Settings())
+    flags.require_used()
     teacher = {"model": metadata.model, "step": run.step, "checkpoint": digest, "decode": settings}
     # What else the outputs depend on: hparams without a variable, batches, and the type that "auto" means here.
     configuration = hashlib.sha256(config.operative().encode()).hexdigest()

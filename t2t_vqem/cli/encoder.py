@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from t2t_vqem import registry
+from t2t_vqem import config, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 
@@ -34,6 +34,8 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.training.fingerprint import fingerprint
 
     run, _ = runs.open_unchanged(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    flags.require_used()
+    config.check_run(FLAGS.model_dir)
     base, model, train, data_dir = run.problem, run.model, run.train_config, metadata.data_dir
     base.require_content("images", "bin/encoder")
     pictures.require_codes(model, "bin/encoder", ("encode", "code_shape", "num_codes"))

@@ -76,6 +76,7 @@ def main(argv: list[str]) -> None:
 def _evaluate() -> None:
     """Scores the run in --model_dir."""
     metadata = flags.configure_run()
+    config.read_results(FLAGS.model_dir)  # which the figures are added to: before the work, not after
 
     from t2t_vqem.training import runs
 
@@ -96,6 +97,9 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
     from t2t_vqem.training import record, summaries
 
     metadata = run.metadata
+    if FLAGS.prior_model_dir:
+        run.problem.require_content("images", "--prior_model_dir")
+    flags.require_used()
     model = (
         rerank.reranked(run, FLAGS.rerank_model_dir, FLAGS.usr_dir) if FLAGS.rerank_model_dir else run.model
     )
@@ -110,7 +114,7 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
             evaluation = evaluator.evaluate_with_hypotheses(run.model, model)
             if hypotheses:
                 hypotheses.write(evaluation.hypotheses)
-            figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, "search": searched}
+            figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, "search": searched, **_bindings()}
             figures |= summaries.figures(evaluation.values)
             reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
             _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
@@ -159,7 +163,12 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
             if prior
             else evaluator.evaluate(run.model, run.step)
         )
-        figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, **summaries.figures(values)}
+        figures = {
+            "step": run.step,
+            "checkpoint": FLAGS.checkpoint,
+            **_bindings(),
+            **summaries.figures(values),
+        }
         reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
         _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)
         for key, picture in values.items():
@@ -170,6 +179,11 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
         name = f"{split} (prior {prior.name}, {of[1:]})" if prior else split
         config.update_results(FLAGS.model_dir, f"eval/{name}", figures)
     return reports
+
+
+def _bindings() -> dict[str, str]:
+    """Returns what --gin_param changed, to stand beside the figures."""
+    return {"bindings": "; ".join(FLAGS.gin_param)} if FLAGS.gin_param else {}
 
 
 def _compare(texts: Sequence[str]) -> None:
@@ -215,7 +229,7 @@ def _open(entry: "comparison.Entry") -> "comparison.Competitor":
         metadata = flags.configure_run(entry.model_dir, entry.bindings)
         run = runs.open_run(entry.model_dir, checkpoint, metadata)
         run.problem.require_content("text", "--compare")
-        comparison.require_bindings_used(entry)
+        config.require_used(entry.bindings)
         model = rerank.reranked(run, entry.rerank, FLAGS.usr_dir) if entry.rerank else run.model
     except UserError as error:
         raise UserError(f'"{entry.name}": {error}') from error

@@ -41,6 +41,7 @@ def main(argv: list[str]) -> None:
     form = ctranslate2_model.CTranslate2() if FLAGS.format == "ctranslate2" else saved_model.SavedModel()
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype=form.dtype)
     run.problem.require_content("text", "bin/exporter")
+    flags.require_used()
     manifest = exporter.export(run, FLAGS.output_dir, form)
     print(json.dumps({"output_dir": FLAGS.output_dir, **manifest}, ensure_ascii=False))
 

@@ -139,5 +139,10 @@ def configure_run(model_dir: str | None = None, gin_params: Sequence[str] = ()) 
     return run
 
 
+def require_used() -> None:
+    """Raises UserError if the run just opened has no use for a binding of --gin_param."""
+    config.require_used(_value("gin_param") or [])
+
+
 def _value(name: str) -> Any:
     return FLAGS[name].value if name in FLAGS else None

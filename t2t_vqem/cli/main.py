@@ -1,7 +1,7 @@
 """Runs a command's main function: flags in, one-line errors and exit statuses out.
 
 Status 0: done; 2: a failure that the user can mend, one line on stderr; 130: interrupted; 141: the reader of
-stdout went away; anything else is a defect of the program and comes with its traceback.
+stdout went away; 143: terminated; anything else is a defect of the program and comes with its traceback.
 """
 
 import inspect
@@ -9,6 +9,7 @@ import logging as python_logging
 import os
 import re
 import runpy
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -28,7 +29,7 @@ _REPEAT = ";\n    repeat this option to specify a list of values"  # absl says s
 _CHATTER = re.compile(
     r"All log messages before absl::InitializeLog|oneDNN custom operations|Could not find cuda drivers"
     r"|failed call to cuInit|Unable to register cu|This TensorFlow binary is optimized"
-    r"|To enable the following instructions|cuda_diagnostics|computation_placer"
+    r"|To enable the following instructions|cuda_diagnostics|computation_placer|precompiled_charsmap is empty"
 )
 
 # However Python and TensorFlow wrap them: the reasons why a file cannot be written.
@@ -48,6 +49,8 @@ def run(
       positional: what the help calls the positional arguments; None takes none.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # As an exception it lets temporary files be removed; the trainer takes the signal over.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     argv = list(sys.argv if argv is None else argv)
     program = _program(argv[0])
     try:
@@ -68,9 +71,16 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 141
     except Exception as error:
-        if not _UNWRITABLE.search(str(error)):
+        first = (str(error).splitlines() or [""])[0]
+        if (
+            type(error).__name__ == "DataLossError"
+        ):  # TensorFlow's, where records do not match their checksums
+            text = f"generated data are damaged: {first}; bin/datagen --verify names the file"
+        elif _UNWRITABLE.search(str(error)):
+            text = f"{first}; make room or choose another folder"
+        else:
             raise
-        status = _fail(program, f"{str(error).splitlines()[0]}; make room or choose another folder")
+        status = _fail(program, text)
     sys.exit(status)
 
 

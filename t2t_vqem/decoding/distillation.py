@@ -39,8 +39,13 @@ def translate(
     for part in todo:
         own = sources[parts[part].start : parts[part].stop]
         before = translator.truncated
-        outputs.write(part, own, list(translator.translate(own)), translator.truncated - before)
-        progress.made(len(own))
+        outputs.write(
+            part, own, translator.translate_window(own, progress.made), translator.truncated - before
+        )
     if todo:
         progress.report()
+    if translator.truncated:
+        logging.warning(
+            "distiller: %d sources were too long for the teacher and were cut", translator.truncated
+        )
     return [part for part in range(len(parts)) if not outputs.has(part)]

@@ -64,12 +64,13 @@ def reranked(run: Run, model_dir: str, usr_dir: str | None = None) -> Reranked:
       UserError: no such run, one of another vocabulary, or see `Reranked`.
     """
     scorer = runs.open_run(model_dir, usr_dir=usr_dir)
+    model = Reranked(run.model, scorer.model)
     if scorer.vocabulary.hash != run.vocabulary.hash:
         raise UserError(
             f'the run in "{model_dir}" has another vocabulary than the one it is to rerank; train both on one problem, '
             "or on NAME and NAME_distill"
         )
-    return Reranked(run.model, scorer.model)
+    return model
 
 
 def ended(tokens: tf.Tensor, eos_id: int = 1, pad_id: int = 0) -> tf.Tensor:

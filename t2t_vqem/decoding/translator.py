@@ -1,7 +1,7 @@
 """Text in, text out: the one translation function under files, pipes, the prompt and the evaluator."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -145,12 +145,16 @@ class Translator:
                     count, total, self.boundaries[-1],
                 )  # fmt: skip
 
-    def translate_window(self, window: Sequence[str]) -> list[str]:
-        """Translates lines together; `truncated` alone says how many were cut."""
+    def translate_window(
+        self, window: Sequence[str], translated: Callable[[int], None] | None = None
+    ) -> list[str]:
+        """Translates lines together; `truncated` alone says how many were cut. `translated` is told of each batch."""
         outputs = [""] * len(window)
         for places, inputs in self.batches(window):
             for place, text in zip(places, self._texts(self._infer(inputs)["outputs"]), strict=True):
                 outputs[place] = text
+            if translated is not None:
+                translated(len(places))
         return outputs
 
     def candidates(self, window: Sequence[str]) -> list[list[tuple[float, str]]]:

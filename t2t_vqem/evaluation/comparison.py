@@ -63,6 +63,10 @@ class Entry:
         own, bindings = {}, []
         for setting in settings:
             key, value = (part.strip() for part in setting.split("=", 1))
+            if not value:
+                raise UserError(f'"{text}": {key} has no value')
+            if key in own or any(binding.startswith(f"{key} = ") for binding in bindings):
+                raise UserError(f'"{text}" gives {key} twice')
             if key in ("checkpoint", "rerank"):
                 own[key] = value
             elif "." in key:
@@ -102,15 +106,6 @@ class Competitor(NamedTuple):
     run: Run
     model: InferenceModel
     checkpoint: str | int
-
-
-def require_bindings_used(entry: Entry) -> None:
-    """Raises UserError if the run just opened has no use for a binding of the entry."""
-    idle = config.unused()
-    for binding in entry.bindings:
-        key = binding.split(" = ")[0]
-        if key in idle:
-            raise UserError(f'"{entry.name}": the run has no use for the setting {key}; leave it out')
 
 
 def compare(competitors: Sequence[Competitor], split: str, *, single: int = 100) -> dict[str, Any]:

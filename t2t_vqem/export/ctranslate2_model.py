@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from t2t_vqem import files, search
 from t2t_vqem.decoding.translator import one_line
@@ -50,6 +51,10 @@ class CTranslate2(Format):
         if type(run.model) is not AutoregressiveTransformer:
             raise UserError(
                 f"CTranslate2 has no model like {run.metadata.model}; only transformer can be exported to it"
+            )
+        if searched := str(run.model.decoding):
+            logging.warning(
+                "CTranslate2 is told how to search at each call; %s is not part of the export", searched
             )
         run.model.decoding = search.Settings.greedy()
         pieces = run.vocabulary.pieces(range(run.vocabulary.size))

@@ -53,7 +53,9 @@ class SlotHead(Block):
         self.slots, self.num_codes, self.dim = codes.slots, codes.num_codes, dim
         self.context_in = keras.layers.Dense(dim)
         self.codes_in = keras.layers.Dense(dim)
-        self.places = self.add_weight(name="places", shape=[self.slots, dim], initializer="zeros")
+        # Not zeros: where the context is none, as at a field's first position, nothing would be left to normalise.
+        initializer = keras.initializers.RandomNormal(stddev=0.02)
+        self.places = self.add_weight(name="places", shape=[self.slots, dim], initializer=initializer)
         self.stack = Transformer(num_layers, dim, 4 * dim, heads, dropout, causal=True)
         initializer = keras.initializers.RandomNormal(stddev=dim**-0.5)
         self.kernel = self.add_weight(

@@ -19,6 +19,8 @@ from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.translation import PAD_ID, TranslationModel, at_length, token_count, until_end
 
+_MOST_COMPRESS_STEPS = 10  # a latent of 1,024 tokens
+
 
 @registry.models.register("latent_nat")
 class LatentNAT(TranslationModel):
@@ -78,6 +80,13 @@ class LatentNAT(TranslationModel):
         self.require_whole(1, predictor_layers=predictor_layers, decoder_layers=decoder_layers)
         self.require_whole(0, num_compress_steps=num_compress_steps, reveal_steps=reveal_steps)
         self.require_share(reveal=reveal, target_masking=target_masking)
+        self.require(
+            type(compressor_attends) is bool, "compressor_attends", compressor_attends, "True or False"
+        )
+        fits = type(num_compress_steps) is int and num_compress_steps <= _MOST_COMPRESS_STEPS
+        self.require(
+            fits, "num_compress_steps", num_compress_steps, f"a whole number, {_MOST_COMPRESS_STEPS} or less"
+        )
         fits = type(ctc_places) is int and (ctc_places == 0 or ctc_places >= 2)
         self.require(fits, "ctc_places", ctc_places, "0, or a whole number of 2 or more")
         self.group = 2**num_compress_steps

@@ -55,8 +55,9 @@ class TranslationModel(Model):
         fits = type(dim) is int and dim >= 4 and dim % 2 == 0 and dim % heads == 0
         self.require(fits, "dim", dim, f"an even number, 4 or more, and a multiple of heads = {heads}")
         self.require_share(dropout=dropout, label_smoothing=label_smoothing)
-        positive = isinstance(max_length_ratio, int | float) and max_length_ratio > 0
-        self.require(positive, "max_length_ratio", max_length_ratio, "above 0")
+        number = isinstance(max_length_ratio, int | float) and not isinstance(max_length_ratio, bool)
+        fits = number and 0 < max_length_ratio <= 100
+        self.require(fits, "max_length_ratio", max_length_ratio, "a number above 0, at most 100")
         self.dim = dim
         self.label_smoothing = label_smoothing
         self.max_length_ratio = max_length_ratio

@@ -73,10 +73,17 @@ class VQVAE(Model):
         self.require_whole(0, residual_units=residual_units)
         self.require_sliceable(bottleneck, codebooks)
         known = ", ".join(LIKELIHOODS)
-        self.require(likelihood in LIKELIHOODS, "likelihood", likelihood, f"one of {known}")
+        self.require(
+            isinstance(likelihood, str) and likelihood in LIKELIHOODS,
+            "likelihood",
+            likelihood,
+            f"one of {known}",
+        )
         self.require_conditional(class_conditional, num_classes)
         self.image_shape = tuple(image_shape)
         height, width, channels = self.image_shape
+        fits = 2**num_strides <= max(height, width)
+        self.require(fits, "num_strides", num_strides, f"fewer: the pictures have {height} x {width} pixels")
         self.likelihood = LIKELIHOODS[likelihood](channels)
         self.encoder = PictureEncoder(dim, num_strides, residual_units, name="encoder")
         self.to_codes = keras.layers.Dense(codebooks * code_dim, name="to_codes")

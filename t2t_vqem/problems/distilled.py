@@ -42,12 +42,12 @@ class Outputs:
     @property
     def plan(self) -> dict[str, Any] | None:
         """What the parts are: None where there are none."""
-        return self._read(_PLAN)
+        return self._read(_PLAN, ("problem",))
 
     @property
     def teacher(self) -> dict[str, Any] | None:
         """What `finish` was told of the teacher; None until all parts are there."""
-        return self._read(_TEACHER)
+        return self._read(_TEACHER, ("model", "step", "checkpoint", "decode"))
 
     def begin(self, plan: dict[str, Any]) -> None:
         """Writes the plan, or checks that the outputs that are there already follow this very one.
@@ -130,14 +130,16 @@ class Outputs:
     def _plan_digest(self) -> str:
         return _digest([json.dumps(self.plan, sort_keys=True)])
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _read(self, name: str, known: tuple[str, ...]) -> dict[str, Any] | None:
+        """Returns the JSON object in a file, which has at least the keys `known`; None where there is none."""
         path = os.path.join(self.folder, name)
         try:
             with open(path, encoding="utf-8") as file:
-                return json.load(file)
+                content = json.load(file)
+            return content | {key: content[key] for key in known}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f"{path} is damaged; delete {self.folder} and run bin/distiller again") from error
 
 

@@ -67,7 +67,11 @@ class ImageFolder(ImageProblem):
         sides = size is None or (isinstance(size, list | tuple) and len(size) == 2)
         whole = sides and all(type(side) is int and 1 <= side <= _LARGEST for side in size or ())
         _require(whole, "size", size, f"(height, width), {_LARGEST} at most")
-        _require(channels in (None, 1, 3), "channels", channels, "3 (RGB) or 1 (grey)")
+        known = channels is None or (type(channels) is int and channels in (1, 3))
+        _require(known, "channels", channels, "3 (RGB) or 1 (grey)")
+        _require(folder is None or isinstance(folder, str), "folder", folder, "a path in quotes")
+        for name, value in (("resize", resize), ("skip_bad", skip_bad)):
+            _require(type(value) is bool, name, value, "True or False")
         _require(not resize or size is not None, "resize", resize, "False unless image_folder.size is bound")
         for name, share in (("val_share", val_share), ("test_share", test_share)):
             _require(isinstance(share, float) and 0 < share < 0.5, name, share, "above 0 and below 0.5")
@@ -176,8 +180,8 @@ def _split(root: str, paths: list[str], shares: tuple[float, float]) -> _Found:
     for split, dealt_out in dealt.items():
         if not dealt_out:
             raise UserError(
-                f"{root} holds {len(paths)} files, none of which falls to the split {split}; add pictures, or raise "
-                "image_folder.val_share and image_folder.test_share"
+                f"{root} holds {len(paths)} files, none of which falls to the split {split}; add pictures, or give "
+                "image_folder.val_share and image_folder.test_share other values"
             )
     return _Found(root, dealt, classes, {})
 

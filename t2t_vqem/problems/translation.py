@@ -47,6 +47,10 @@ class TranslationProblem(GeneratedProblem):
 
     def __init__(self, vocab_size: int | None = None):
         if vocab_size is not None:
+            if type(vocab_size) is not int or vocab_size < 1:
+                raise UserError(
+                    f"{self.name}.vocab_size is {vocab_size!r}; it must be a whole number above 0"
+                )
             self.vocab_size = vocab_size
 
     def dimensions(self, data_dir: str | None) -> dict[str, int]:

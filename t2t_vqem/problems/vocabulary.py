@@ -42,6 +42,8 @@ class Vocabulary:
         try:
             with open(path, "rb") as file:
                 return cls(file.read())
+        except FileNotFoundError:
+            raise UserError(f"there is no vocabulary {path}; it comes with the data of bin/datagen") from None
         except OSError as error:
             raise shards.os_error(path, error) from error
         except RuntimeError as error:

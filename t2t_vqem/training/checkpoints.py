@@ -156,10 +156,16 @@ def find(model_dir: str, which: str | int = "best") -> str:
     best = read_best(model_dir)
     best_path = os.path.join(model_dir, BEST_DIR, f"ckpt-{best.step}") if best else None
     if which == "best" and best_path:
+        if not os.path.exists(f"{best_path}.index"):
+            raise UserError(
+                f"{best_path}, the best checkpoint, is missing; --checkpoint=latest takes another"
+            )
         return best_path
     if which in ("best", "latest"):
         if path := latest(model_dir):
             return path
+        if best:
+            raise UserError(f'"{model_dir}" holds no checkpoint but the best; leave out --checkpoint')
         raise UserError(f'no checkpoint in "{model_dir}"; train a model there first')
     path = os.path.join(model_dir, f"ckpt-{which}")
     if os.path.exists(f"{path}.index"):

@@ -91,6 +91,8 @@ def open_run(
         model = registry.models.get(metadata.model)(**dimensions)
         model.build_weights()
     step = checkpoints.restore_weights(path, model)
+    for difference in config.differences(model_dir):
+        logging.warning("not as the run was trained: %s", difference)
     return Run(problem, model, vocabulary, metadata, train_config, step)
 
 

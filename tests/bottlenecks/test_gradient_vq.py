@@ -96,7 +96,8 @@ def test_simvq_moves_all_codes_by_one_map_and_the_frozen_ones_never():
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value"), [("optimizer", "rmsprop"), ("learning_rate", -1.0), ("learning_rate", "fast")]
+    ("parameter", "value"),
+    [("optimizer", "rmsprop"), ("learning_rate", 0.0), ("learning_rate", -1.0), ("learning_rate", "fast")],
 )
 def test_errors_name_the_parameter(parameter, value):
     with pytest.raises(UserError, match=f"{parameter} = {value!r}"):

@@ -98,6 +98,7 @@ def test_checkpoints_are_chosen_by_number_step_or_path_and_need_no_data(
         (["--model_dir={run}", "--last=1"], "last"),
         (["--model_dir={run}", "--last=2", "--steps=10,20"], "give one of them"),
         (["--model_dir={run}", "--steps=10"], "at least two"),
+        (["--model_dir={run}", "--steps="], "--steps names no step"),
         (["--model_dir={run}", "--steps=10,99"], "no checkpoint of step 99"),
         (["--model_dir={run}", "--steps=10,10"], "given twice"),
         (["--model_dir={run}", "{run}/ckpt-10"], "leave out --model_dir"),
@@ -121,6 +122,16 @@ def test_bad_input_is_one_line_and_makes_nothing(call, run, tmp_path, flags, wor
     assert "Traceback" not in done.err
     assert not (tmp_path / "out").exists()
     assert sorted(os.listdir(run)) == before
+
+
+def test_what_cannot_be_evaluated_is_not_made(call, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    for path in (tmp_path / "run" / "best").glob("ckpt-*"):
+        path.unlink()
+    done = call(averager, f"--model_dir={tmp_path / 'run'}", "--last=2", f"--output_dir={tmp_path / 'out'}")
+    assert done.status == 2
+    assert "the best checkpoint, is missing" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

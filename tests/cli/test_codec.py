@@ -173,6 +173,9 @@ def test_flags_that_say_too_little_are_refused(call, run, made, pictures, file, 
         refused(call(codec, *arguments, *made.model, positional="x"), "bin/codec encode or bin/codec decode")
     refused(call(codec, "encode", *made.model, positional="x"), "--input is missing")
     refused(run("encode", pictures, "."), "is a folder; give the name of a file")
+    refused(run("encode", pictures, "/dev/null"), "is no ordinary file")
+    one = pictures / "00.png"
+    refused(run("encode", one, one), "is one of the pictures to encode")
     refused(run("decode", file, "."), "exists and is no empty folder")
     refused(
         run("encode", pictures, "x.vqc", model=[made.pixelcnn[0].replace("prior_", "")]), "works on images"

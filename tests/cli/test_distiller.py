@@ -146,6 +146,14 @@ def test_a_teacher_of_another_vocabulary_is_refused(call, copy_run, data_dir, tm
     assert "is not the one that the run was trained" in done.err
 
 
+def test_what_is_said_of_the_teacher_must_be_whole(distil, data_dir):
+    distil()
+    pathlib.Path(data_dir, "cli_echo_distill.outputs", "teacher.json").write_text('{"a": 1}')
+    done = distil()
+    assert done.status == 2
+    assert "teacher.json is damaged" in done.err
+
+
 def test_parts_of_other_sources_are_refused(distil, data_dir):
     distil("--shard=0/2")
     path = pathlib.Path(data_dir, "cli_echo_distill.outputs", "part-00000.json")

@@ -68,6 +68,8 @@ def test_hypotheses(call, copy_run, tmp_path):
         (["--checkpoint=bset"], "bset"),
         (["--data_dir=/nowhere"], "/nowhere"),
         (["--spilt=val"], "did you mean split"),
+        (["--prior_model_dir=x"], "--prior_model_dir works on"),
+        (["--gin_param=decode.beam_size = 3"], "no use for the setting decode.beam_size"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(call, copy_run, flags, words):
@@ -75,6 +77,14 @@ def test_bad_input_is_one_line_and_status_2(call, copy_run, flags, words):
     assert (done.status, done.out) == (2, "")
     (line,) = done.err.splitlines()
     assert words in line
+
+
+def test_results_that_cannot_take_the_figures_are_found_before_the_work(call, copy_run, tmp_path):
+    shutil.copytree(copy_run.model_dir, tmp_path / "run")
+    (tmp_path / "run" / "results.json").write_text("[]")
+    done = call(evaluator, f"--model_dir={tmp_path / 'run'}")
+    assert (done.status, done.out) == (2, "")
+    assert "results.json is damaged (a list, not an object)" in done.err
 
 
 def compare(call, *arguments):
@@ -125,12 +135,15 @@ def test_compare_says_which_run_failed(call, copy_run, tmp_path, monkeypatch):
     ("arguments", "words"),
     [
         ([], "no runs to compare"),
-        (["/nowhere/run"], '"run": --model_dir "/nowhere/run" holds no run'),
+        (["/nowhere/run"], '"run": "/nowhere/run" holds no run'),
         (["{run}", "{run}"], 'two runs are called "model"'),
         (["{run},checkpoint=7"], "no checkpoint of step 7"),
         (["{run},beam_size=7"], 'no setting "beam_size"'),
         (["{run},decode.baem_size=7"], "did you mean beam_size"),
         (["{run},decode.beam_size=7"], "no use for the setting decode.beam_size"),
+        (["{run},rerank=,decode.beam_size=7"], "rerank has no value"),
+        (["{run},decode.beam_size=7,decode.beam_size=8"], "gives decode.beam_size twice"),
+        (["{run},checkpoint=best,checkpoint=latest"], "gives checkpoint twice"),
         (["{run}", "--split=tset"], 'no split "tset" (did you mean test?)'),
         (["{run}", "--data_dir=/nowhere"], "/nowhere"),
         (["{run}", "--latency"], "--latency goes without --compare alone"),

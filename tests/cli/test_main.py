@@ -23,6 +23,15 @@ def main(argv):
         raise RuntimeError("a defect")
     if what == "interrupt":
         raise KeyboardInterrupt
+    if what == "data":
+        raise type("DataLossError", (Exception,), {})("corrupted record at 7 [Op:IteratorGetNext]")
+    if what == "wait":
+        import time
+        try:
+            print("waiting", flush=True)
+            time.sleep(60)
+        finally:
+            print("cleaned up")
     if what == "pipe":
         for _ in range(100000):
             print("line")
@@ -75,6 +84,7 @@ def test_a_command_is_quiet_and_succeeds(command):
         ("stray", 'unexpected argument "stray"'),
         ("--problem=mend", "bin/probe: error: mend this\n"),
         ("--problem=full", "No space left on device"),
+        ("--problem=data", "generated data are damaged: corrupted record at 7"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line_and_status_2(command, argument, line):
@@ -89,6 +99,15 @@ def test_a_defect_has_its_traceback(command):
     done = command("--problem=defect")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_a_terminated_command_cleans_up(command):
+    call = [*command.command, "--problem=wait"]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=command.environment) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.terminate()
+        assert process.stdout.read() == "cleaned up\n"
+    assert process.returncode == 143
 
 
 def test_an_interrupt_and_a_broken_pipe_are_quiet(command):

@@ -79,6 +79,17 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
+def test_what_a_model_is_cannot_be_changed_unnoticed(call, made, caplog):
+    other = (f"--model_dir={made.model}", "--gin_param=codebook.norm = 1.0")
+    done = call(encoder, *other)
+    assert (done.status, done.out) == (2, "")
+    assert "codebook.norm is 32.0 there and 1.0 here" in done.err
+    done = call(evaluator, *other, "--split=test")
+    assert done.status == 0, done.err[-3000:]
+    assert "not as the run was trained: codebook.norm is 32.0 there and 1.0 here" in caplog.messages
+    assert json.loads(done.out.splitlines()[-1])["bindings"] == "codebook.norm = 1.0"
+
+
 def test_a_split_is_judged_with_and_without_a_prior(call, made, prior):
     plain = call(evaluator, f"--model_dir={made.model}", "--split=val,test")
     assert plain.status == 0, plain.err[-3000:]

@@ -241,6 +241,9 @@ def test_no_compression_works(features):
     [
         ("num_compress_steps", -1),
         ("num_compress_steps", 1.5),
+        ("num_compress_steps", 40),
+        ("compressor_attends", "no"),
+        ("bottleneck", 5),
         ("num_codes", 1),
         ("num_codes", "many"),
         ("heads", 3),

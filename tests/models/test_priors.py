@@ -182,6 +182,17 @@ def test_a_bad_hparam_is_named(name, hparam, value):
         make(name, **{hparam: value})
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_the_first_gradient_is_of_ordinary_size(name):
+    keras.utils.set_random_seed(3)
+    model = registry.models.get(name)((3, 4, 2), 5, 3, **SMALL[name])
+    model.build_weights()
+    with tf.GradientTape() as tape:
+        nll = model(features(model)).losses["nll"].mean
+    gradients = tape.gradient(nll, [variable.value for variable in model.trainable_variables])
+    assert 0.1 < float(tf.linalg.global_norm([g for g in gradients if g is not None])) < 100.0
+
+
 def test_a_prior_of_one_class_cannot_be_told_it():
     with pytest.raises(UserError, match="all pictures are of one class"):
         registry.models.get("pixelcnn")((1, 1, 1), 2, 1, class_conditional=True)

@@ -130,7 +130,14 @@ def test_a_line_is_translated_alike_in_any_company(features):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("decoder_layers", 0), ("dim", 9), ("dropout", 1.0), ("label_smoothing", -0.1)]
+    ("name", "value"),
+    [
+        ("decoder_layers", 0),
+        ("dim", 9),
+        ("dropout", 1.0),
+        ("label_smoothing", -0.1),
+        ("max_length_ratio", float("inf")),
+    ],
 )
 def test_a_bad_hparam_is_named(name, value):
     with pytest.raises(UserError, match=f"transformer.{name} is {value}"):
