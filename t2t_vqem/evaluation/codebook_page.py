@@ -72,6 +72,7 @@ _WORDS = {"text": codebook_page_text, "images": codebook_page_pictures}
 _TILES = (
     ("latents", "positions", "real positions of the split that were given a code"),
     ("live_codes", "live codes", "codes that occur at all"),
+    ("size", "size", "codes that the codebook has come to have, of the K there is room for"),
     ("codebook_perplexity", "perplexity", "so many evenly used codes have the same entropy"),
     ("perplexity_per_code", "perplexity / K", "1 where every code is used alike"),
     ("effective_codes", "effective codes", "exp(entropy of the E-step): 1 is a hard choice"),

@@ -77,6 +77,8 @@ def report(run: Run, model_dir: str, split: str) -> Report:
     figures: dict[str, float | None] = {"examples": len(reading.features)}
     figures |= codebook.usage(counts) | reading.metrics
     figures |= _means([slot["figures"] for slot in slots], but=figures)
+    if (size := bottleneck.usage().get("size")) is not None:  # of a codebook that chooses it
+        figures["size"] = float(size)
     if intervals:
         figures["movement"] = float(intervals[-1].moved.mean())
     for name, value in (swapped or {}).items():

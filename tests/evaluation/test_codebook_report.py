@@ -299,13 +299,15 @@ class TwoSlots(Tiny):
         return tf.where(mask, codes[:, :, 0] + 3, 0), None
 
 
-def test_several_slots_are_told_apart_and_averaged(echo_data, tmp_path):
+def test_several_slots_are_told_apart_and_averaged(echo_data, tmp_path, monkeypatch):
     problem, data_dir = echo_data
     vocabulary = problem.vocabulary(data_dir)
     names = types.SimpleNamespace(problem="echo", model="two_slots", data_dir=data_dir)
-    run = Run(problem, TwoSlots(), vocabulary, names, TrainConfig(boundaries=(8, 32)), 9)
+    model = TwoSlots()
+    run = Run(problem, model, vocabulary, names, TrainConfig(boundaries=(8, 32)), 9)
     values, places = codebook_report.report(run, str(tmp_path), "val")
     assert places.shape == (4, 2, 2)
+    assert "size" not in values["figures"]
     ids = np.array([i for row in vocabulary.encode(problem.texts("val", data_dir)[1]) for i in row])
     assert [slot["counts"] for slot in values["slots"]] == [
         np.bincount(ids % 4, minlength=4).tolist(),
@@ -324,6 +326,14 @@ def test_several_slots_are_told_apart_and_averaged(echo_data, tmp_path):
     assert values["figures"]["swap_changed_outside"] == 0.0
     assert values["movement"] == []
     assert "slot" in codebook_page.page(values, codebook_pictures.pictures(values))
+
+    (bottleneck,) = model.bottlenecks.values()
+    monkeypatch.setattr(
+        type(bottleneck), "usage", lambda self: {"size": tf.constant(3.0)}
+    )  # as adaptive_em's
+    values, _ = codebook_report.report(run, str(tmp_path), "val")
+    assert values["figures"]["size"] == 3.0
+    assert ">size<" in codebook_page.page(values, codebook_pictures.pictures(values)).replace("\n", "")
 
 
 def test_a_slot_with_one_code_in_use_is_not_swapped():
