@@ -1,7 +1,8 @@
 """Translates lines of text with a trained model: one output line for each input line, and nothing else.
 
 With a model of pictures (the last two commands) it rebuilds the pictures of a folder from their codes, or draws new
-ones from a prior over the codes; the lines of the output are the files it wrote.
+ones from a prior over the codes, at decode.temperature (1 if it is not given, or 0); the lines of the output are the
+files it wrote.
 
     bin/decoder --model_dir=run --input=test.en --output=test.de
     echo "A man rides a bicycle." | bin/decoder --model_dir=run
