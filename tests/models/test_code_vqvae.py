@@ -53,12 +53,12 @@ def test_latents_say_what_the_first_code_cannot_know(trained):
     assert (found["outputs"] == fields()).numpy().mean() > 0.7
 
 
-@pytest.mark.parametrize(("shape", "block"), [((1, 2, 1), 1), ((2, 4, 1), 2)])
-def test_what_the_latents_cost_makes_a_bound_of_it(shape, block):
+@pytest.mark.parametrize(("shape", "num_codes", "block"), [((1, 2, 1), 3, 1), ((2, 4, 1), 2, 2)])
+def test_what_the_latents_cost_makes_a_bound_of_it(shape, num_codes, block):
     """Summed over all fields, each under its own latents, probabilities pass 1; with the latents' cost they do not."""
-    codes = np.array(list(itertools.product(range(3), repeat=math.prod(shape))))
+    codes = np.array(list(itertools.product(range(num_codes), repeat=math.prod(shape))))
     targets = tf.constant(codes.reshape(-1, *shape), tf.int32)
-    model = train(make(shape, 3, block=block), targets)
+    model = train(make(shape, num_codes, block=block), targets)
     nats = tf.reduce_sum(
         model.code_nll({"inputs": tf.zeros([len(codes)], tf.int32), "targets": targets}), axis=[1, 2, 3]
     )
