@@ -11,6 +11,17 @@ class UserError(Exception):
     """
 
 
+def require(holds: object, name: str, value: object, wanted: str) -> None:
+    """Raises UserError that the setting `name` has a `value` which is not what is `wanted`, unless `holds`."""
+    if not holds:
+        raise UserError(f"{name} is {value!r}; it must be {wanted}")
+
+
+def is_number(value: object) -> bool:
+    """Returns whether a setting is a number; True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """Returns a parenthesis that names what the user may have meant, to end a sentence with."""
     known = sorted(known)

@@ -8,7 +8,7 @@ import gin
 import tensorflow as tf
 
 from t2t_vqem.context import Draws
-from t2t_vqem.errors import UserError
+from t2t_vqem.errors import UserError, is_number, require
 
 State = Any
 StepFunction = Callable[[tf.Tensor, tf.Tensor, State], tuple[tf.Tensor, State]]
@@ -55,13 +55,15 @@ class Settings:
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             holds = type(value) is int and least <= value <= most
-            _require(holds, name, value, f"a whole number, at least {least} and at most {most}")
+            require(holds, f"decode.{name}", value, f"a whole number, at least {least} and at most {most}")
         for name in ("length_penalty", "temperature"):
             value = getattr(self, name)
-            holds = _is_number(value) and 0 <= value < 100
-            _require(holds, name, value, "a number of at least 0 and below 100")
-        _require(_is_number(self.top_p) and 0 < self.top_p <= 1, "top_p", self.top_p, "above 0, at most 1")
-        _require(type(self.compile) is bool, "compile", self.compile, "True or False")
+            holds = is_number(value) and 0 <= value < 100
+            require(holds, f"decode.{name}", value, "a number of at least 0 and below 100")
+        require(
+            is_number(self.top_p) and 0 < self.top_p <= 1, "decode.top_p", self.top_p, "above 0, at most 1"
+        )
+        require(type(self.compile) is bool, "decode.compile", self.compile, "True or False")
         if self.temperature and self.beam_size > 1:
             raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
         if not self.temperature and (self.top_k or self.top_p < 1):
@@ -92,15 +94,6 @@ class Settings:
     def width(self) -> int:
         """Rows that the step function computes for each example."""
         return self.candidates if self.temperature else self.beam_size
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _require(holds: bool, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"decode.{name} is {value!r}; it must be {wanted}")
 
 
 class Found(NamedTuple):

@@ -213,7 +213,7 @@ def test_results_are_updated_entry_by_entry(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert results == {"val": {"bleu": 3.5}, "test": {"bleu": 2.5}}
     (tmp_path / "results.json").write_text("[")
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"results\.json is damaged \(.*; move it away"):
         config.update_results(str(tmp_path), "val", {})
 
 

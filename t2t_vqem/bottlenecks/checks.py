@@ -2,7 +2,7 @@
 
 import math
 
-from t2t_vqem.errors import UserError
+from t2t_vqem.errors import UserError, is_number
 
 
 def require(holds: bool, parameter: str, value: object, wanted: str) -> None:
@@ -20,16 +20,14 @@ def require_whole(least: int, **values: object) -> None:
 def require_positive(**values: object) -> None:
     """Raises UserError unless every value is a finite number above 0."""
     for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        require(number and 0 < value < math.inf, name, value, "a number above 0")
+        require(is_number(value) and 0 < value < math.inf, name, value, "a number above 0")
 
 
 def require_between(low: float, high: float, **values: object) -> None:
     """Raises UserError unless every value is a number with low <= value < high."""
     for name, value in values.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
         wanted = f"{low:g} or more" if high == math.inf else f"in [{low:g}, {high:g})"
-        require(number and low <= value < high, name, value, wanted)
+        require(is_number(value) and low <= value < high, name, value, wanted)
 
 
 def require_power_of_two(num_codes: int) -> int:

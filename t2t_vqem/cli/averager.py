@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     flags.require("output_dir")
     _require_one_choice(argv)
 
-    from t2t_vqem.training import averaging, checkpoints, runs, summaries
+    from t2t_vqem.training import averaging, checkpoints, runs
 
     files.check_new(FLAGS.output_dir)
     if argv:
@@ -45,16 +45,10 @@ def main(argv: list[str]) -> None:
     elif not argv:
         averaged = averaging.last(FLAGS.model_dir, FLAGS.last)
     run = runs.open_run(FLAGS.model_dir, max(averaged), metadata)
-    evaluator, others = _evaluator(run), {"newest": averaged[max(averaged)]}
-    best = checkpoints.read_best(FLAGS.model_dir)
-    if best and (best.step, best.weights) != (max(averaged), "raw"):
-        others["best"] = checkpoints.find(FLAGS.model_dir, "best")
-    figures = _evaluate(evaluator, run.model, others) if evaluator else {}
+    evaluator = _evaluator(run)
+    beside = _evaluate_beside(evaluator, run.model, averaged) if evaluator else {}
     averaging.average(list(averaged.values()), run.model)
-    if evaluator:
-        step = max(averaged)
-        of_average = {"step": step} | summaries.figures(evaluator.evaluate(run.model, step))
-        figures = {"average": of_average} | figures
+    figures = {"average": _evaluate(evaluator, run.model, max(averaged)), **beside} if evaluator else {}
     averaging.write_run(FLAGS.output_dir, run, averaged)
     logging.info("%s is the average of steps %s", FLAGS.output_dir, ", ".join(map(str, averaged)))
 
@@ -96,15 +90,25 @@ def _evaluator(run: Any) -> Any | None:
         return None
 
 
-def _evaluate(evaluator: Any, model: Any, paths: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Returns the figures of the checkpoints `paths` by name; `model` is left with the weights of the last."""
-    from t2t_vqem.training import checkpoints, summaries
+def _evaluate_beside(evaluator: Any, model: Any, averaged: dict[int, str]) -> dict[str, dict[str, Any]]:
+    """Returns the figures of the newest checkpoint and of the run's best, whose weights are left in `model`."""
+    from t2t_vqem.training import checkpoints
 
-    figures = {}
-    for name, path in paths.items():
-        step = checkpoints.restore_weights(path, model)
-        figures[name] = {"step": step} | summaries.figures(evaluator.evaluate(model, step))
-    return figures
+    paths = {"newest": averaged[max(averaged)]}
+    best = checkpoints.read_best(FLAGS.model_dir)
+    if best and (best.step, best.weights) != (max(averaged), "raw"):
+        paths["best"] = checkpoints.find(FLAGS.model_dir, "best")
+    return {
+        name: _evaluate(evaluator, model, checkpoints.restore_weights(path, model))
+        for name, path in paths.items()
+    }
+
+
+def _evaluate(evaluator: Any, model: Any, step: int) -> dict[str, Any]:
+    """Returns the figures of the weights in `model`."""
+    from t2t_vqem.training import summaries
+
+    return {"step": step} | summaries.figures(evaluator.evaluate(model, step))
 
 
 def _print_table(title: str, figures: dict[str, dict[str, Any]]) -> None:

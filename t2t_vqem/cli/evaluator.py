@@ -83,6 +83,10 @@ def _evaluate() -> None:
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     splits = _splits(run.problem)
     runs.check_data(run)
+    for content, names in {"text": _TEXT_ALONE, "images": ("prior_model_dir",)}.items():
+        for name in names:
+            if FLAGS[name].value:
+                run.problem.require_content(content, f"--{name}")
     reports = _evaluate_text(run, splits) if run.problem.content == "text" else _evaluate_other(run, splits)
     for report in reports:
         print(json.dumps(report, ensure_ascii=False))
@@ -97,8 +101,6 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
     from t2t_vqem.training import record, summaries
 
     metadata = run.metadata
-    if FLAGS.prior_model_dir:
-        run.problem.require_content("images", "--prior_model_dir")
     flags.require_used()
     model = (
         rerank.reranked(run, FLAGS.rerank_model_dir, FLAGS.usr_dir) if FLAGS.rerank_model_dir else run.model
@@ -145,14 +147,10 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
     from t2t_vqem.evaluation import evaluators
     from t2t_vqem.training import summaries
 
-    for name in _TEXT_ALONE:
-        if FLAGS[name].value:
-            run.problem.require_content("text", f"--{name}")
     metadata, reports, prior, of = run.metadata, [], None, ""
     if FLAGS.prior_model_dir:
         from t2t_vqem.decoding import prior as priors
 
-        run.problem.require_content("images", "--prior_model_dir")
         of = f"_{os.path.basename(os.path.abspath(FLAGS.prior_model_dir))}"
         of_prior = flags.configure_run(FLAGS.prior_model_dir)
         prior = priors.open_prior(FLAGS.prior_model_dir, run, of_prior)

@@ -72,9 +72,7 @@ def run(
         status = 141
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
-        if (
-            type(error).__name__ == "DataLossError"
-        ):  # TensorFlow's, where records do not match their checksums
+        if type(error).__name__ == "DataLossError":  # TensorFlow's, of a record unlike its checksum
             text = f"generated data are damaged: {first}; bin/datagen --verify names the file"
         elif _UNWRITABLE.search(str(error)):
             text = f"{first}; make room or choose another folder"

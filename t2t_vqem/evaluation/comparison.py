@@ -60,24 +60,24 @@ class Entry:
             name, model_dir = "", name
         if not model_dir or (named and not name):
             raise UserError(f'"{text}" names no run; write [NAME=]RUN[,SETTING=VALUE]...')
-        own, bindings = {}, []
+        own, bindings = {}, {}
         for setting in settings:
             key, value = (part.strip() for part in setting.split("=", 1))
             if not value:
                 raise UserError(f'"{text}": {key} has no value')
-            if key in own or any(binding.startswith(f"{key} = ") for binding in bindings):
+            if key in own or key in bindings:
                 raise UserError(f'"{text}" gives {key} twice')
             if key in ("checkpoint", "rerank"):
                 own[key] = value
             elif "." in key:
-                bindings.append(f"{key} = {value}")
+                bindings[key] = value
             else:
                 raise UserError(
                     f'"{text}": a run has no setting "{key}"; give checkpoint=..., rerank=RUN '
                     "or a gin binding such as decode.beam_size=4"
                 )
         name = name or ", ".join([os.path.basename(os.path.abspath(model_dir)), *settings])
-        return cls(name, model_dir, bindings=tuple(bindings), **own)
+        return cls(name, model_dir, bindings=tuple(f"{k} = {v}" for k, v in bindings.items()), **own)
 
 
 def parse_entries(texts: Sequence[str]) -> list[Entry]:

@@ -83,10 +83,8 @@ class LatentNAT(TranslationModel):
         self.require(
             type(compressor_attends) is bool, "compressor_attends", compressor_attends, "True or False"
         )
-        fits = type(num_compress_steps) is int and num_compress_steps <= _MOST_COMPRESS_STEPS
-        self.require(
-            fits, "num_compress_steps", num_compress_steps, f"a whole number, {_MOST_COMPRESS_STEPS} or less"
-        )
+        fits = num_compress_steps <= _MOST_COMPRESS_STEPS
+        self.require(fits, "num_compress_steps", num_compress_steps, f"{_MOST_COMPRESS_STEPS} or less")
         fits = type(ctc_places) is int and (ctc_places == 0 or ctc_places >= 2)
         self.require(fits, "ctc_places", ctc_places, "0, or a whole number of 2 or more")
         self.group = 2**num_compress_steps

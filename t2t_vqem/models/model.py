@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from t2t_vqem.bottlenecks.bottleneck import Bottleneck
 from t2t_vqem.context import LossTerm, Training
-from t2t_vqem.errors import UserError
+from t2t_vqem.errors import require
 from t2t_vqem.layers.block import Block
 
 Features = dict[str, tf.Tensor]
@@ -60,8 +60,7 @@ class Model(Block, abc.ABC):
 
     def require(self, holds: bool, parameter: str, value: object, wanted: str) -> None:
         """Raises a UserError that names the hparam unless `holds`."""
-        if not holds:
-            raise UserError(f"{self.registered_name}.{parameter} is {value!r}; it must be {wanted}")
+        require(holds, f"{self.registered_name}.{parameter}", value, wanted)
 
     def require_whole(self, least: int, **values: object) -> None:
         """Raises a UserError unless every value is a whole number of at least `least`."""

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from t2t_vqem import search
 from t2t_vqem.context import Training
+from t2t_vqem.errors import is_number
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.embedding import TokenEmbedding
 from t2t_vqem.layers.transformer import Transformer
@@ -55,8 +56,7 @@ class TranslationModel(Model):
         fits = type(dim) is int and dim >= 4 and dim % 2 == 0 and dim % heads == 0
         self.require(fits, "dim", dim, f"an even number, 4 or more, and a multiple of heads = {heads}")
         self.require_share(dropout=dropout, label_smoothing=label_smoothing)
-        number = isinstance(max_length_ratio, int | float) and not isinstance(max_length_ratio, bool)
-        fits = number and 0 < max_length_ratio <= 100
+        fits = is_number(max_length_ratio) and 0 < max_length_ratio <= 100
         self.require(fits, "max_length_ratio", max_length_ratio, "a number above 0, at most 100")
         self.dim = dim
         self.label_smoothing = label_smoothing

@@ -72,17 +72,12 @@ class VQVAE(Model):
         )
         self.require_whole(0, residual_units=residual_units)
         self.require_sliceable(bottleneck, codebooks)
-        known = ", ".join(LIKELIHOODS)
-        self.require(
-            isinstance(likelihood, str) and likelihood in LIKELIHOODS,
-            "likelihood",
-            likelihood,
-            f"one of {known}",
-        )
+        known = list(LIKELIHOODS)  # a list takes what cannot be hashed
+        self.require(likelihood in known, "likelihood", likelihood, f"one of {', '.join(known)}")
         self.require_conditional(class_conditional, num_classes)
         self.image_shape = tuple(image_shape)
         height, width, channels = self.image_shape
-        fits = 2**num_strides <= max(height, width)
+        fits = num_strides < max(height, width).bit_length()
         self.require(fits, "num_strides", num_strides, f"fewer: the pictures have {height} x {width} pixels")
         self.likelihood = LIKELIHOODS[likelihood](channels)
         self.encoder = PictureEncoder(dim, num_strides, residual_units, name="encoder")

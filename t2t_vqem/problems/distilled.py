@@ -136,10 +136,12 @@ class Outputs:
         try:
             with open(path, encoding="utf-8") as file:
                 content = json.load(file)
-            return content | {key: content[key] for key in known}
+            if not set(known) <= content.keys():
+                raise ValueError(f"not all of {known} are in it")
+            return content
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, AttributeError) as error:  # the last where it is no object
             raise UserError(f"{path} is damaged; delete {self.folder} and run bin/distiller again") from error
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from t2t_vqem import picture_file, registry
-from t2t_vqem.errors import UserError
+from t2t_vqem.errors import UserError, require
 from t2t_vqem.picture_file import BadPicture, Wanted
 from t2t_vqem.problems.image import ImageProblem, Sample
 
@@ -66,15 +66,25 @@ class ImageFolder(ImageProblem):
         """
         sides = size is None or (isinstance(size, list | tuple) and len(size) == 2)
         whole = sides and all(type(side) is int and 1 <= side <= _LARGEST for side in size or ())
-        _require(whole, "size", size, f"(height, width), {_LARGEST} at most")
+        require(whole, "image_folder.size", size, f"(height, width), {_LARGEST} at most")
         known = channels is None or (type(channels) is int and channels in (1, 3))
-        _require(known, "channels", channels, "3 (RGB) or 1 (grey)")
-        _require(folder is None or isinstance(folder, str), "folder", folder, "a path in quotes")
+        require(known, "image_folder.channels", channels, "3 (RGB) or 1 (grey)")
+        require(folder is None or isinstance(folder, str), "image_folder.folder", folder, "a path in quotes")
         for name, value in (("resize", resize), ("skip_bad", skip_bad)):
-            _require(type(value) is bool, name, value, "True or False")
-        _require(not resize or size is not None, "resize", resize, "False unless image_folder.size is bound")
+            require(type(value) is bool, f"image_folder.{name}", value, "True or False")
+        require(
+            not resize or size is not None,
+            "image_folder.resize",
+            resize,
+            "False unless image_folder.size is bound",
+        )
         for name, share in (("val_share", val_share), ("test_share", test_share)):
-            _require(isinstance(share, float) and 0 < share < 0.5, name, share, "above 0 and below 0.5")
+            require(
+                isinstance(share, float) and 0 < share < 0.5,
+                f"image_folder.{name}",
+                share,
+                "above 0 and below 0.5",
+            )
         self._folder, self._resize, self._skip_bad = folder, resize, skip_bad
         self._size, self._channels = tuple(size) if size else None, channels
         self._shares = (val_share, test_share)
@@ -191,8 +201,3 @@ def _refusal(root: str, path: str, bad: BadPicture) -> UserError:
     if bad.channels is not None:
         remedies.insert(0, f"image_folder.channels = {bad.channels} converts all pictures")
     return UserError(f"{os.path.join(root, path)} {bad}; {', '.join(remedies)}")
-
-
-def _require(holds: bool, parameter: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"image_folder.{parameter} is {value!r}; it must be {wanted}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import logging
 
 from t2t_vqem import files
-from t2t_vqem.errors import UserError
+from t2t_vqem.errors import UserError, require
 from t2t_vqem.problems import generation, shards, vocabulary
 from t2t_vqem.problems.generated import GeneratedProblem
 from t2t_vqem.problems.metrics import sacrebleu_scores
@@ -47,10 +47,8 @@ class TranslationProblem(GeneratedProblem):
 
     def __init__(self, vocab_size: int | None = None):
         if vocab_size is not None:
-            if type(vocab_size) is not int or vocab_size < 1:
-                raise UserError(
-                    f"{self.name}.vocab_size is {vocab_size!r}; it must be a whole number above 0"
-                )
+            whole = type(vocab_size) is int and vocab_size >= 1
+            require(whole, f"{self.name}.vocab_size", vocab_size, "a whole number above 0")
             self.vocab_size = vocab_size
 
     def dimensions(self, data_dir: str | None) -> dict[str, int]:

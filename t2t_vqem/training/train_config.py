@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import gin
 
-from t2t_vqem.errors import UserError
+from t2t_vqem.errors import UserError, is_number, require
 
 # Metrics of which less is better, by a word in their name; all others are better the higher they are.
 _LOWER_IS_BETTER = ("loss", "nll", "bits_per_code", "bits_per_dim", "error", "ter")
@@ -86,11 +86,11 @@ class TrainConfig:
         for name, least in _LEAST.items():
             value = getattr(self, name)
             whole = type(value) is int and value >= least
-            _require(whole, name, value, f"a whole number of at least {least}")
+            require(whole, f"train.{name}", value, f"a whole number of at least {least}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             known = any(type(value) is type(choice) and value == choice for choice in choices)
-            _require(known, name, value, f"one of {', '.join(map(repr, choices))}")
+            require(known, f"train.{name}", value, f"one of {', '.join(map(repr, choices))}")
         for name, bound in {
             "learning_rate": float("inf"),
             "clip_norm": float("inf"),
@@ -98,14 +98,13 @@ class TrainConfig:
             "live_codes_alarm": 1.0,
         }.items():
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
             wanted = "a number of at least 0" + (" and below 1" if bound == 1.0 else "")
-            _require(number and 0 <= value < bound, name, value, wanted)
-        _require(isinstance(self.best_metric, str), "best_metric", self.best_metric, "a metric's name")
+            require(is_number(value) and 0 <= value < bound, f"train.{name}", value, wanted)
+        require(isinstance(self.best_metric, str), "train.best_metric", self.best_metric, "a metric's name")
         lengths = self.boundaries
         whole = isinstance(lengths, list | tuple) and all(type(n) is int and n > 0 for n in lengths)
         ascending = whole and lengths and sorted(set(lengths)) == list(lengths)
-        _require(ascending, "boundaries", lengths, "one or more ascending lengths, e.g. (8, 16, 32)")
+        require(ascending, "train.boundaries", lengths, "one or more ascending lengths, e.g. (8, 16, 32)")
         object.__setattr__(self, "boundaries", tuple(lengths))
         if self.early_stop_patience and not self.best_metric:
             raise UserError("train.early_stop_patience needs a train.best_metric to go by")
@@ -127,8 +126,3 @@ class TrainConfig:
         if self.best_mode != "auto":
             lower = self.best_mode == "min"
         return value < than if lower else value > than
-
-
-def _require(holds: object, name: str, value: object, wanted: str) -> None:
-    if not holds:
-        raise UserError(f"train.{name} is {value!r}; it must be {wanted}")
