@@ -14,7 +14,15 @@ from t2t_vqem.errors import UserError
 from t2t_vqem.layers import losses
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.one_pass import OnePassTranslator
-from t2t_vqem.models.translation import EOS_ID, PAD_ID, at_length, token_count, until_end, without_pad
+from t2t_vqem.models.translation import (
+    EOS_ID,
+    PAD_ID,
+    at_length,
+    spread,
+    token_count,
+    until_end,
+    without_pad,
+)
 
 _IMPOSSIBLE = -1e9
 
@@ -70,7 +78,7 @@ class NAT(OnePassTranslator):
         memory, memory_mask = self.encode(inputs, training)
         length_nll, length_correct = self._length_losses(memory, memory_mask, _lengths(mask))
 
-        copied = copy_uniformly(inputs, _lengths(mask), tf.shape(targets)[1])
+        copied = spread(inputs, _lengths(memory_mask), _lengths(mask), tf.shape(targets)[1])
         copied = self.tokens(copied, training=training)
         logits = self.decode(copied, mask, memory, memory_mask, training)
         nll, correct = self.token_losses(tf.reshape(logits, [-1, logits.shape[-1]]), targets, training)
@@ -107,7 +115,7 @@ class NAT(OnePassTranslator):
 
         def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             mask = tf.sequence_mask(lengths, length)
-            copied = self.tokens(copy_uniformly(inputs, lengths, length))
+            copied = self.tokens(spread(inputs, _lengths(memory_mask), lengths, length))
             logits = without_pad(self.decode(copied, mask, memory, memory_mask))
             last = tf.range(length) == lengths[:, None] - 1
             tokens = tf.where(last, EOS_ID, tf.argmax(logits, axis=-1, output_type=tf.int32))
@@ -154,17 +162,6 @@ class NAT(OnePassTranslator):
         logits = tf.where(possible, self._length_logits(memory, memory_mask), _IMPOSSIBLE)
         scores, best = tf.math.top_k(tf.nn.log_softmax(logits), number)
         return scores, tf.maximum(tf.gather(lengths, best, batch_dims=1), 1)
-
-
-def copy_uniformly(inputs: tf.Tensor, lengths: tf.Tensor, longest: tf.Tensor) -> tf.Tensor:
-    """Spreads the real tokens of `inputs` [batch, source] over `lengths` [batch] places: [batch, longest].
-
-    First goes to first and last to last; what lies beyond a row's length is not meant to be read.
-    """
-    ends = tf.maximum(_lengths(inputs != PAD_ID)[:, None] - 1, 0)
-    steps = tf.maximum(lengths[:, None] - 1, 1)
-    places = (2 * tf.range(longest) * ends + steps) // (2 * steps)  # rounded
-    return tf.gather(inputs, tf.minimum(places, ends), batch_dims=1)
 
 
 def _lengths(mask: tf.Tensor) -> tf.Tensor:

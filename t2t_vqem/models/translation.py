@@ -115,6 +115,18 @@ def at_length(decode: Callable[[int | tf.Tensor], T], needed: tf.Tensor, longest
     return tf.switch_case(place, [functools.partial(decode, length) for length in lengths])
 
 
+def spread(x: tf.Tensor, counts: tf.Tensor, lengths: tf.Tensor, longest: int | tf.Tensor) -> tf.Tensor:
+    """Spreads the first `counts` [batch] entries of `x` [batch, source, ...] over `lengths` [batch] places.
+
+    First goes to first and last to last; what lies beyond a row's length in the result [batch, longest, ...] is not
+    meant to be read.
+    """
+    ends = tf.maximum(counts[:, None] - 1, 0)
+    steps = tf.maximum(lengths[:, None] - 1, 1)
+    places = (2 * tf.range(longest) * ends + steps) // (2 * steps)  # rounded
+    return tf.gather(x, tf.minimum(places, ends), batch_dims=1)
+
+
 def until_end(tokens: tf.Tensor) -> tf.Tensor:
     """Returns bool of the shape of `tokens` [..., length]: True up to the first eos, that included."""
     return tf.cumsum(tf.cast(tokens == EOS_ID, tf.int32), axis=-1, exclusive=True) == 0

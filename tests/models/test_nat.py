@@ -11,7 +11,7 @@ import tensorflow as tf
 from t2t_vqem import registry, search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
-from t2t_vqem.models.nat import copy_uniformly
+from t2t_vqem.models.translation import spread
 
 VOCAB = 13
 SMALL = {"dim": 8, "filter_size": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0}
@@ -108,12 +108,13 @@ def test_every_token_sees_the_whole_source_and_no_target(features):
 
 def test_the_source_is_copied_from_end_to_end():
     inputs = tf.constant([[5, 6, 7, 1, 0], [8, 9, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    copied = copy_uniformly(inputs, tf.constant([4, 6, 2, 0]), 6).numpy()
+    counts = tf.constant([4, 3, 1, 0])
+    copied = spread(inputs, counts, tf.constant([4, 6, 2, 0]), 6).numpy()
     np.testing.assert_array_equal(copied[0, :4], [5, 6, 7, 1])
     np.testing.assert_array_equal(copied[1], [8, 8, 9, 9, 1, 1])
     np.testing.assert_array_equal(copied[2, :2], [1, 1])
     np.testing.assert_array_equal(copied[3], [0] * 6)
-    assert copy_uniformly(inputs, tf.constant([1, 2, 1, 0]), 2).numpy()[1].tolist() == [8, 1]
+    assert spread(inputs, counts, tf.constant([1, 2, 1, 0]), 2).numpy()[1].tolist() == [8, 1]
 
 
 def test_the_candidates_of_nat_are_its_likeliest_lengths(features):
