@@ -49,6 +49,7 @@ def _latent(bindings: dict[str, object], **row: object) -> Row:
 _HARD = {"latent_nat.bottleneck": "hard_em"}
 _SOFT = {"latent_nat.bottleneck": "soft_em"}
 _SOFT_10 = _SOFT | {"soft_em.num_samples": 10}
+_CTC = _SOFT_10 | {"latent_nat.ctc_places": 2, "latent_nat.reveal": 0.0}
 ROWS = {
     "latent_nat, hard EM": _latent(_HARD, seeds=SEEDS),
     "latent_nat, soft EM, m = 5": _latent(_SOFT | {"soft_em.num_samples": 5}, seeds=SEEDS),
@@ -70,8 +71,11 @@ ROWS = {
     "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 4}, distilled=True
     ),
-    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(
-        _SOFT_10 | {"latent_nat.ctc_places": 2, "latent_nat.reveal": 0.0}, distilled=True
+    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, seeds=SEEDS[:2], distilled=True),
+    "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
+        _CTC | {"latent_nat.ctc_from_source": True, "latent_nat.guessed": 0.5},
+        seeds=SEEDS[:2],
+        distilled=True,
     ),
 }
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from t2t_vqem import registry, search
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
+from t2t_vqem.bottlenecks.posterior import sample
 from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.attention import positions
@@ -17,7 +18,14 @@ from t2t_vqem.layers.convolution import Compressor, Decompressor
 from t2t_vqem.layers.ctc import best_path, ctc_loss
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Features, ModelOutput
-from t2t_vqem.models.translation import PAD_ID, TranslationModel, at_length, token_count, until_end
+from t2t_vqem.models.translation import (
+    PAD_ID,
+    TranslationModel,
+    at_length,
+    spread,
+    token_count,
+    until_end,
+)
 
 _MOST_COMPRESS_STEPS = 10  # a latent of 1,024 tokens
 
@@ -48,6 +56,8 @@ class LatentNAT(TranslationModel):
         target_masking: float = 0.0,
         compressor_attends: bool = False,
         ctc_places: int = 0,
+        ctc_from_source: bool = False,
+        guessed: float = 0.0,
         max_length_ratio: float = 2.0,
     ):
         """Makes the layers.
@@ -62,6 +72,10 @@ class LatentNAT(TranslationModel):
           compressor_attends: whether the compressor also reads the source; no gain in the paper (section 4).
           ctc_places: 2 or more: as many places of the decoder for each token that the latents stand for, every one a
             token or a blank, and all alignments summed (CTC). 0: each token has one place, its own.
+          ctc_from_source: whether there are `ctc_places` for each token of the source instead, which start from its
+            encoding and the latents spread over them; a target that needs more places cannot be learnt or written.
+          guessed: share of the latents that the decoder, in training, reads as the predictor draws them given the
+            true ones before: it learns how far to trust them.
           max_length_ratio: no output is longer than this times the source, plus 10 tokens.
 
         Raises:
@@ -79,18 +93,25 @@ class LatentNAT(TranslationModel):
         )
         self.require_whole(1, predictor_layers=predictor_layers, decoder_layers=decoder_layers)
         self.require_whole(0, num_compress_steps=num_compress_steps, reveal_steps=reveal_steps)
-        self.require_share(reveal=reveal, target_masking=target_masking)
-        self.require(
-            type(compressor_attends) is bool, "compressor_attends", compressor_attends, "True or False"
-        )
+        self.require_share(reveal=reveal, target_masking=target_masking, guessed=guessed)
+        for name, value in {
+            "compressor_attends": compressor_attends,
+            "ctc_from_source": ctc_from_source,
+        }.items():
+            self.require(type(value) is bool, name, value, "True or False")
         fits = num_compress_steps <= _MOST_COMPRESS_STEPS
         self.require(fits, "num_compress_steps", num_compress_steps, f"{_MOST_COMPRESS_STEPS} or less")
         fits = type(ctc_places) is int and (ctc_places == 0 or ctc_places >= 2)
         self.require(fits, "ctc_places", ctc_places, "0, or a whole number of 2 or more")
+        fits = bool(ctc_places) or not ctc_from_source
+        self.require(fits, "ctc_from_source", ctc_from_source, "False where ctc_places = 0")
+        fits = reveal == 0.0 or not ctc_from_source
+        self.require(fits, "reveal", reveal, "0 with ctc_from_source, whose places are of no token")
         self.group = 2**num_compress_steps
         self.reveal = reveal
         self.reveal_steps = reveal_steps
         self.target_masking = target_masking
+        self.guessed = guessed
         self.compressor = Compressor(num_compress_steps, dim, dropout, name="compressor")
         self.source_reader = None
         if compressor_attends:
@@ -114,6 +135,7 @@ class LatentNAT(TranslationModel):
         self.decompress_in = keras.layers.Dense(dim, name="decompress_in")
         self.decompressor = Decompressor(num_compress_steps, dim, dropout, name="decompressor")
         self.places = max(1, ctc_places)
+        self.ctc_from_source = ctc_from_source
         self.split = keras.layers.Dense(ctc_places * dim, name="split") if ctc_places else None
         self.decoder = Transformer(decoder_layers, **self.stack, cross_attention=True, name="decoder")
 
@@ -129,16 +151,19 @@ class LatentNAT(TranslationModel):
         memory, memory_mask = self.encode(features["inputs"], training)
         embedded = self.tokens(targets, training=training)
         latents, latent_mask, encoded = self._discretise(embedded, token_mask, memory, memory_mask, training)
-        latent_nll, latent_metrics = self._latent_loss(latents, latent_mask, memory, memory_mask, training)
+        latent_nll, latent_metrics, guess = self._latent_loss(
+            latents, latent_mask, memory, memory_mask, training
+        )
 
-        hidden, hidden_mask = self._decompress(latents.quantized, latent_mask, training)
+        quantized = self._guess(latents.quantized, guess, latent_mask, training)
+        hidden, hidden_mask = self._start(quantized, latent_mask, memory, memory_mask, training)
         hidden, revealed = self._reveal(hidden, embedded, training)
         logits = self._decode(hidden, hidden_mask, memory, memory_mask, training)
         if self.split is None:
             nll, token_metrics = self._place_loss(logits, targets, token_mask & ~revealed, training)
         else:
-            frames = tf.math.count_nonzero(hidden_mask, axis=1, dtype=tf.int32)
-            nll, token_metrics = tf.reduce_sum(ctc_loss(logits, targets, frames)[0]), {}
+            nll, expressible, token_metrics = self._ctc_loss(logits, hidden_mask, targets)
+            targets = tf.where(expressible[:, None], targets, PAD_ID)
         tokens = token_count(targets)
         norm = tf.reduce_sum(tf.square(tf.cast(encoded, tf.float32)), axis=-1)
         return ModelOutput(
@@ -174,15 +199,16 @@ class LatentNAT(TranslationModel):
         codes = tf.reshape(codes, [batch, number, most, self.slots])
         codes = tf.where(code_mask[..., None], codes, 0)
         memory, memory_mask = (tf.repeat(x, number, axis=0) for x in (memory, memory_mask))
+        of_a_latent = 0 if self.ctc_from_source else self.group * self.places
 
         def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = [batch * number, length]
             own, mask = tf.reshape(codes[:, :, :length], [*rows, self.slots]), code_mask[:, :, :length]
             outputs, scores = self.decode_codes(own, tf.reshape(mask, rows), memory, memory_mask)
-            return tf.pad(outputs, [[0, 0], [0, (most - length) * self.group * self.places]]), scores
+            return tf.pad(outputs, [[0, 0], [0, (most - length) * of_a_latent]]), scores
 
         outputs, scores = at_length(decode, lengths, most)
-        outputs = tf.reshape(outputs, [batch, number, most * self.group * self.places])
+        outputs = tf.reshape(outputs, [batch, number, outputs.shape[1] or tf.shape(outputs)[1]])
         scores = found.scores + tf.reshape(scores, [batch, number])
         best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)
         return best | {"calls": found.steps + 1}
@@ -246,10 +272,12 @@ class LatentNAT(TranslationModel):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probability.
 
-        Tokens are int32 [batch, latents * 2^n_c * places], pad after the first eos; the log probability [batch] is
-        summed up to that eos, or with CTC that of the likeliest path.
+        Tokens are int32 [batch, latents * 2^n_c * places], or [batch, source * places] with `ctc_from_source`, pad
+        after the first eos; the log probability [batch] is summed up to that eos, or with CTC that of the likeliest
+        path.
         """
-        hidden, hidden_mask = self._decompress(self.bottleneck.embed(codes), code_mask, None)
+        quantized = self.bottleneck.embed(codes)
+        hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
         logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None), tf.float32)
         if self.split is not None:
             tokens, score = best_path(logits, hidden_mask)
@@ -291,8 +319,11 @@ class LatentNAT(TranslationModel):
         memory: tf.Tensor,
         memory_mask: tf.Tensor,
         training: Training | None,
-    ) -> tuple[LossTerm, dict[str, LossTerm]]:
-        """Cross-entropy of the sampled codes and of the end code, under the predictor given the source."""
+    ) -> tuple[LossTerm, dict[str, LossTerm], tf.Tensor]:
+        """Cross-entropy of the sampled codes and of the end code, under the predictor given the source.
+
+        The last output is the predictor's logits [batch, latents * slots + 1, codes + 1].
+        """
         batch, length = tf.shape(latent_mask)[0], tf.shape(latent_mask)[1] * self.slots
         # Without the stop, the predictor's loss would leak into the bottleneck.
         previous = self.latent_in(tf.stop_gradient(self._sums_of_parts(latents.samples)))
@@ -316,7 +347,8 @@ class LatentNAT(TranslationModel):
         correct = tf.argmax(logits, axis=-1, output_type=tf.int32)[:, None] == flat
         flat_mask = tf.reshape(mask, [-1])
         accuracy = losses.masked_sum(tf.reduce_mean(tf.cast(correct, tf.float32), axis=-1), flat_mask)
-        return losses.masked_sum(nll, flat_mask), {"latent_accuracy": accuracy}
+        logits = tf.reshape(logits, [batch, length + 1, logits.shape[-1]])
+        return losses.masked_sum(nll, flat_mask), {"latent_accuracy": accuracy}, logits
 
     def _sums_of_parts(self, samples: tf.Tensor) -> tf.Tensor:
         """Returns of each slot the sum of what it and those before it add, [batch, latents * slots, dim].
@@ -338,16 +370,50 @@ class LatentNAT(TranslationModel):
         accuracy = losses.masked_sum(correct, scored)
         return losses.masked_sum(nll / hidden_share, scored).sum, {"token_accuracy": accuracy}
 
-    def _decompress(
-        self, quantized: tf.Tensor, latent_mask: tf.Tensor, training: Training | None
+    def _guess(
+        self, quantized: tf.Tensor, logits: tf.Tensor, latent_mask: tf.Tensor, training: Training | None
+    ) -> tf.Tensor:
+        """Replaces a share of `quantized` [batch, latents, dim] by what the predictor draws from `logits`."""
+        if training is None or self.guessed == 0.0:
+            return quantized
+        batch, latents = tf.unstack(tf.shape(latent_mask))
+        weights = tf.nn.softmax(tf.cast(tf.stop_gradient(logits[:, :-1, : self.num_codes]), tf.float32))
+        draws = training.uniform([quantized.shape[0], quantized.shape[1] * self.slots])
+        codes = sample(tf.reshape(weights, [-1, self.num_codes]), tf.reshape(draws, [-1, 1]))
+        drawn = tf.stop_gradient(self.bottleneck.embed(tf.reshape(codes, [batch, latents, self.slots])))
+        guessed = (training.uniform([quantized.shape[0], quantized.shape[1]]) < self.guessed) & latent_mask
+        return tf.where(guessed[:, :, None], tf.cast(drawn, quantized.dtype), quantized)
+
+    def _start(
+        self,
+        quantized: tf.Tensor,
+        latent_mask: tf.Tensor,
+        memory: tf.Tensor,
+        memory_mask: tf.Tensor,
+        training: Training | None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns what each place of the decoder starts from, [batch, places, dim], and which places are real."""
         hidden = self.tokens.placed(self.decompress_in(tf.cast(quantized, self.compute_dtype)))
         hidden, mask = self.decompressor(hidden, mask=latent_mask, training=training)
         if self.split is None:
             return hidden, mask
-        hidden = tf.reshape(self.split(hidden), [tf.shape(hidden)[0], -1, self.dim])
-        return hidden, tf.repeat(mask, self.places, axis=1)
+        given, given_mask = (memory, memory_mask) if self.ctc_from_source else (hidden, mask)
+        places = tf.reshape(self.split(given), [tf.shape(given)[0], -1, self.dim])
+        places_mask = tf.repeat(given_mask, self.places, axis=1)
+        if self.ctc_from_source:
+            hidden *= tf.cast(mask, hidden.dtype)[:, :, None]
+            places += spread(hidden, _count(mask), _count(places_mask), tf.shape(places)[1])
+        return places, places_mask
+
+    def _ctc_loss(
+        self, logits: tf.Tensor, mask: tf.Tensor, targets: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, LossTerm]]:
+        """Nats of all alignments of the targets to their places, and which targets [batch] have one at all."""
+        nll, expressible = ctc_loss(logits, targets, _count(mask))
+        metrics = {}
+        if self.ctc_from_source:
+            metrics["ctc_too_short"] = losses.masked_sum(~expressible, targets[:, 0] != PAD_ID)
+        return tf.reduce_sum(nll), expressible, metrics
 
     def _reveal_share(self, training: Training) -> tf.Tensor:
         step = tf.cast(training.step, tf.float32)
@@ -376,3 +442,7 @@ class LatentNAT(TranslationModel):
         x = self.decoder(x, mask=hidden_mask, memory=memory, memory_mask=memory_mask, training=training)
         logits = self.tokens.logits(x)
         return tf.reshape(logits, [*tf.unstack(tf.shape(hidden_mask)), logits.shape[-1]])
+
+
+def _count(mask: tf.Tensor) -> tf.Tensor:
+    return tf.math.count_nonzero(mask, axis=1, dtype=tf.int32)

@@ -16,6 +16,9 @@ MODELS = {  # name[, variant] -> hparams
     "latent_nat": STACK | LATENT,
     "latent_nat, product": STACK | LATENT | {"bottleneck": "product"},
     "latent_nat, ctc": STACK | LATENT | {"ctc_places": 2},
+    "latent_nat, ctc from the source": STACK
+    | LATENT
+    | {"ctc_places": 2, "ctc_from_source": True, "reveal": 0.0, "guessed": 0.5},
     "nat": STACK,
     "nat_ctc": STACK,
     "transformer": STACK,

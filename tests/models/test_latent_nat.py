@@ -188,6 +188,66 @@ def test_ctc_outputs_are_the_likeliest_path_without_repeats_and_blanks(features)
         np.testing.assert_array_equal(np.trim_zeros(output), labels)
 
 
+FROM_SOURCE = {"ctc_places": 2, "ctc_from_source": True, "reveal": 0.0}
+
+
+def test_ctc_places_of_the_source_cannot_express_all_targets(features):
+    model = make(**FROM_SOURCE)
+    give_birth(model)
+    short = tf.constant([[5, 1], [6, 1], [7, 1], [1, 0]])  # 4, 4, 4 and 2 places for 9, 4, 6 and 1 tokens
+    out = model(features | {"inputs": short})
+    assert out.logits.shape == [4, 4, VOCAB]
+    assert float(out.weight) == float(out.losses["nll"].weight) == 4 + 1
+    assert float(out.metrics["ctc_too_short"].mean) == 0.5
+
+
+def test_ctc_places_of_the_source_start_from_it_and_the_latents_spread_over_it():
+    model = make(**FROM_SOURCE)
+    memory = tf.random.stateless_normal([2, 3, 8], [1, 2])
+    hidden, mask = tf.random.stateless_normal([2, 12, 8], [3, 4]), tf.sequence_mask([12, 0], 12)
+    model.decompressor = lambda *args, **kwargs: (hidden, mask)
+    source_mask = tf.sequence_mask([2, 3], 3)
+    start, start_mask = model._start(tf.zeros([2, 3, 8]), mask[:, ::4], memory, source_mask, None)
+    np.testing.assert_array_equal(start_mask, tf.sequence_mask([4, 6], 6))
+    given = start.numpy() - model.split(memory).numpy().reshape(2, 6, 8)
+    np.testing.assert_allclose(given[0, :4], hidden.numpy()[0, [0, 4, 7, 11]], atol=1e-5)
+    np.testing.assert_allclose(given[1], 0.0, atol=1e-5)  # no latents
+
+
+@pytest.mark.parametrize("latents", [0, 3])
+def test_a_search_without_latents_still_translates_from_the_source(features, latents):
+    model = make(**FROM_SOURCE)
+    give_birth(model)
+    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * (100.0 if latents == 0 else -100.0))
+    found = model.infer({"inputs": features["inputs"]})
+    assert np.any(found["code_mask"]) == bool(latents)
+    assert found["outputs"].shape == (4, 18)
+    memory, memory_mask = model.encode(features["inputs"])
+    outputs, _ = model.decode_codes(found["codes"], found["code_mask"], memory, memory_mask)
+    np.testing.assert_array_equal(found["outputs"], outputs)
+
+
+def test_the_decoder_reads_guessed_latents_in_training_alone(features):
+    plain, guessing = make(), make(guessed=0.99)
+    for model in (plain, guessing):
+        give_birth(model)
+        model.latent_out.bias.assign(tf.one_hot(7, 17) * 100.0)
+    for left, right in zip(plain.variables, guessing.variables, strict=True):
+        right.assign(left)
+    assert plain(features).losses["nll"].sum == guessing(features).losses["nll"].sum
+    training = Training(0, tf.constant(20_000), tf.range(4), 4)
+    mask = tf.sequence_mask([3, 1, 2, 1], 3)
+    quantized = tf.random.stateless_normal([4, 3, 8], [1, 2])
+    logits = tf.broadcast_to(tf.one_hot(7, 17) * 100.0, [4, 4, 17])
+    read = guessing._guess(quantized, logits, mask, training).numpy()
+    drawn = np.all(read == guessing.bottleneck.codebook.means[7].numpy(), axis=-1)
+    assert drawn.sum() >= 5
+    np.testing.assert_array_equal(read[~drawn], quantized[~drawn])
+    assert not np.any(drawn & ~mask.numpy())
+    losses = [float(m(features, training=training).losses["nll"].sum) for m in (plain, guessing)]
+    assert abs(losses[0] - losses[1]) > 1e-3
+
+
 @pytest.mark.parametrize("settings", [{}, {"beam_size": 3}], ids=["greedy", "beam"])
 @pytest.mark.parametrize("ends", [-100.0, 0.0, 1.5, 100.0])
 def test_latents_of_several_codes_end_together(features, settings, ends):
@@ -254,11 +314,19 @@ def test_no_compression_works(features):
         ("target_masking", 1.0),
         ("ctc_places", 1),
         ("ctc_places", True),
+        ("ctc_from_source", True),
+        ("ctc_from_source", 1),
+        ("guessed", 1.0),
     ],
 )
 def test_what_cannot_be_built_is_named(parameter, value):
     with pytest.raises(UserError, match="dim" if parameter == "heads" else parameter):
         make(**{parameter: value})
+
+
+def test_places_of_the_source_reveal_no_token():
+    with pytest.raises(UserError, match="it must be 0 with ctc_from_source"):
+        make(**FROM_SOURCE | {"reveal": 0.5})
 
 
 def test_masked_targets_are_hidden_from_the_compressor_in_training_alone(features):
