@@ -375,9 +375,13 @@ def test_every_search_returns_its_candidates_the_best_first(features, settings):
     assert 2 <= int(found["calls"]) <= 1 + (2 * 9 + 10 + 3) // 4
 
 
-@pytest.mark.parametrize("settings", [{}, {"beam_size": 2, "num_candidates": 3}], ids=["greedy", "beam"])
-def test_a_compiled_search_of_static_shape_finds_the_same(features, settings):
-    model = make()
+@pytest.mark.parametrize(
+    ("settings", "hparams"),
+    [({}, {}), ({"beam_size": 2, "num_candidates": 3}, {}), ({}, FROM_SOURCE)],
+    ids=["greedy", "beam", "ctc from the source"],
+)
+def test_a_compiled_search_of_static_shape_finds_the_same(features, settings, hparams):
+    model = make(**hparams)
     give_birth(model)
     model.decoding = search.Settings(**settings)
     signature = [tf.TensorSpec([None, None], tf.int32)]
