@@ -81,7 +81,7 @@ def _made(rows: list[dict]) -> list[str]:
     """Returns what BLEU is, and of each run the command, time and machine."""
     lines = ["", _bleu(rows), ""]
     for entry in rows:
-        machine = f"{entry['machine']['cpu']}, {entry['machine']['cores']} cores"
+        machine = f"{entry['machine']['cpu']}, {_cores(entry)}"
         steps = {values["step"] for values in entry["evaluations"].values()}
         lines.append(
             f"- **{entry['name']}**: `{entry['command']}`; seed {entry['seed']}, {entry['steps']} steps in "

@@ -74,7 +74,7 @@ class Entry:
             else:
                 raise UserError(
                     f'"{text}": a run has no setting "{key}"; give checkpoint=..., rerank=RUN '
-                    "or a gin binding such as decode.beam_size=4"
+                    "or a gin binding such as decode.beam_size=4; a name holds no comma"
                 )
         name = name or ", ".join([os.path.basename(os.path.abspath(model_dir)), *settings])
         return cls(name, model_dir, bindings=tuple(f"{k} = {v}" for k, v in bindings.items()), **own)

@@ -1,4 +1,7 @@
 import dataclasses
+import pathlib
+import re
+import shlex
 
 import pytest
 import tensorflow as tf
@@ -31,6 +34,15 @@ def test_the_notation_of_a_run(text, entry):
     assert Entry.parse(text) == entry
 
 
+def test_the_examples_of_the_readme_are_in_that_notation():
+    readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    examples = re.findall(r"bin/evaluator --compare (?:.*\\\n)*.*", readme)
+    assert examples
+    for example in examples:
+        words = shlex.split(example.replace("\\\n", " "))[2:]
+        assert len(comparison.parse_entries([word for word in words if not word.startswith("--")])) > 1
+
+
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
@@ -39,6 +51,7 @@ def test_the_notation_of_a_run(text, entry):
         (["x="], "names no run"),
         (["=runs/a"], "names no run"),
         (["runs/a,beam_size=4"], 'no setting "beam_size"'),
+        (["AR, greedy=runs/a"], 'no setting "greedy".* a name holds no comma'),
         (["x=runs/a", "x=runs/b"], 'two runs are called "x"'),
         (["runs/a", "other/a"], 'two runs are called "a"'),
     ],
