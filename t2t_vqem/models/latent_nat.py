@@ -151,11 +151,11 @@ class LatentNAT(TranslationModel):
         memory, memory_mask = self.encode(features["inputs"], training)
         embedded = self.tokens(targets, training=training)
         latents, latent_mask, encoded = self._discretise(embedded, token_mask, memory, memory_mask, training)
-        latent_nll, latent_metrics, guess = self._latent_loss(
+        latent_nll, latent_metrics, latent_logits = self._latent_loss(
             latents, latent_mask, memory, memory_mask, training
         )
 
-        quantized = self._guess(latents.quantized, guess, latent_mask, training)
+        quantized = self._guess(latents.quantized, latent_logits, latent_mask, training)
         hidden, hidden_mask = self._start(quantized, latent_mask, memory, memory_mask, training)
         hidden, revealed = self._reveal(hidden, embedded, training)
         logits = self._decode(hidden, hidden_mask, memory, memory_mask, training)
