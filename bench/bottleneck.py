@@ -58,16 +58,16 @@ def package(codes: int, samples: int) -> Callable[[], None]:
     x, upstream = (tf.random.normal([BATCH, LENGTH, DIM], stddev=SCALE) for _ in range(2))
     steps = tf.Variable(0)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(x, upstream):
         training = Training(0, steps, tf.range(BATCH), BATCH)
         with tf.GradientTape() as tape:
             tape.watch(x)
             output = bottleneck.e_step(x, None, training)
-            loss = tf.reduce_sum(output.quantized * upstream) + output.loss.mean
+            loss = output.loss.mean
         bottleneck.m_step(output.statistics)
         steps.assign_add(1)
-        return tape.gradient(loss, x)
+        return tape.gradient([output.quantized, loss], x, [upstream, tf.ones_like(loss)])
 
     return lambda: step(x, upstream)
 
@@ -80,7 +80,7 @@ def released(codes: int, samples: int) -> Callable[[], None]:
     averages = tf.Variable(means)
     counts = tf.Variable(tf.fill([codes], POSITIONS / codes))
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(x, upstream):
         with tf.GradientTape() as tape:
             tape.watch(x)
@@ -94,15 +94,14 @@ def released(codes: int, samples: int) -> Callable[[], None]:
             else:
                 hot = tf.reduce_mean(tf.one_hot(tf.random.categorical(-distances, samples), codes), axis=1)
             hot = tf.stop_gradient(hot)
-            error = tf.reduce_mean(tf.math.squared_difference(x, tf.matmul(hot, places)))
+            error = BETA * tf.reduce_mean(tf.math.squared_difference(x, tf.matmul(hot, places)))
             quantized = x + tf.stop_gradient(tf.matmul(hot, places) - x)
-            loss = tf.reduce_sum(quantized * upstream) + BETA * error
         counts.assign(DECAY * counts + (1 - DECAY) * tf.reduce_sum(hot, axis=0))
         averages.assign(DECAY * averages + (1 - DECAY) * tf.matmul(hot, x, transpose_a=True))
         total = tf.reduce_sum(counts)
         smooth = (counts + 1e-5) / (total + codes * 1e-5) * total
         means.assign(averages / smooth[:, None])
-        return tape.gradient(loss, x)
+        return tape.gradient([quantized, error], x, [upstream, tf.ones_like(error)])
 
     return lambda: step(x, upstream)
 
@@ -122,7 +121,7 @@ def peer(codes: int, samples: int) -> Callable[[], None]:
     def step():
         encodings = x.detach().requires_grad_(True)
         quantized, _, loss = layer(encodings)
-        ((quantized * upstream).sum() + loss.sum()).backward()
+        torch.autograd.backward([quantized, loss.sum()], [upstream, None])
 
     return step
 
@@ -171,10 +170,10 @@ class Worker:
 
     def __init__(self, python: str, variant: str, codes: int, samples: int, measured: str):
         environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        if (
-            measured == "bytes"
-        ):  # TensorFlow's own allocator never gives memory back, so that no step would rise
-            environment["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
+        if measured == "bytes":
+            # TensorFlow's own allocator never gives memory back, so that no step would rise; the system's is told to
+            # give it back at once, so that the peak is what a step holds, not what was left lying around.
+            environment |= {"TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
         self.process = subprocess.Popen(
             [python, "-P", __file__, "--worker", variant, str(codes), str(samples), measured],
             stdin=subprocess.PIPE,

@@ -20,8 +20,15 @@ _whole = (
 
 
 def fused(function: Callable[P, R]) -> Callable[P, R]:
-    """Has XLA compile `function` by itself in graphs, where shapes are static and nothing around it is compiled."""
-    compiled = tf.function(function, jit_compile=True, autograph=False)
+    """Has XLA compile `function` by itself in graphs, where shapes are static and nothing around it is compiled.
+
+    What it calls is compiled with it.
+    """
+
+    @functools.partial(tf.function, jit_compile=True, autograph=False)
+    def compiled(*args: P.args) -> R:
+        with compiled_around(True):
+            return function(*args)
 
     @functools.wraps(function)
     def call(*args: P.args) -> R:
@@ -40,7 +47,7 @@ def recomputed(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.partial(tf.function, jit_compile=True, autograph=False)
     def backward(place: int, args: tuple, upstream: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        with tf.GradientTape() as tape:
+        with compiled_around(True), tf.GradientTape() as tape:
             tape.watch(args[place])
             results = function(*args)
         return tape.gradient(results, args[place], upstream if len(upstream) > 1 else upstream[0])

@@ -2,10 +2,11 @@
 
 import argparse
 import json
+import sys
 
 import pytest
 
-from bench import results, runs, table1
+from bench import bottleneck, results, runs, table1
 
 
 def test_the_tables_of_the_page_are_those_of_the_rows():
@@ -104,3 +105,14 @@ def test_a_row_made_anew_keeps_its_place(tmp_path):
     for name, step in (("a", 1), ("b", 1), ("a", 2)):
         results.add(path, {"name": name, "step": step})
     assert json.loads(path.read_text()) == [{"name": "a", "step": 2}, {"name": "b", "step": 1}]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the peak through /proc on Linux alone")
+@pytest.mark.parametrize("samples", [bottleneck.NEAREST, 10])
+def test_a_bottlenecks_step_holds_little_more_than_its_output_and_its_gradient(monkeypatch, samples):
+    monkeypatch.setenv("PYTHONPATH", str(results.DOCS.parent))  # as bin/_run does
+    worker = bottleneck.Worker(sys.executable, "t2t_vqem", 1024, samples, "bytes")
+    peak = max(worker.step() for _ in range(2))
+    worker.close()
+    matrix = 4 * bottleneck.POSITIONS * 1024  # as large as the two together
+    assert 1.0 < peak / matrix < 1.3

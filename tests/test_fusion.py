@@ -31,6 +31,25 @@ def test_is_compiled_alone_where_shapes_are_static_and_nothing_around_is_compile
     assert len(compiled_calls(trace(whole, shape))) == calls
 
 
+@fusion.recomputed
+def doubled_twice(x):
+    return double(double(x))
+
+
+@pytest.mark.parametrize("function", [doubled_twice, fusion.fused(doubled_twice)])
+def test_what_is_compiled_alone_compiles_all_that_it_calls(function):
+    def program(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            result = function(x)
+        return tape.gradient(result, x)
+
+    graph = tf.function(program, autograph=False).get_concrete_function(tf.TensorSpec([2])).graph
+    for call in compiled_calls(graph):
+        called = graph._get_function(call.get_attr("f").name).graph
+        assert not compiled_calls(called)
+
+
 def test_values_do_not_depend_on_it():
     x = tf.constant([1.0, 2.0])
     with fusion.compiled_around(True):

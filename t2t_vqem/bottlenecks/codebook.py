@@ -69,10 +69,6 @@ class Codebook(Usage):
         """Returns [..., dim] for `codes` int [...]."""
         return tf.gather(self.places(), codes)
 
-    def mean_embedding(self, samples: tf.Tensor) -> tf.Tensor:
-        """Returns [positions, dim], the mean of the codes `samples` int32 [positions, m]."""
-        return membership.means(samples, self.places())
-
     def statistics(
         self, x: tf.Tensor, samples: tf.Tensor, mask: tf.Tensor, draws: tf.Tensor, positions: int | tf.Tensor
     ) -> dict[str, tf.Tensor]:

@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks import membership
 from t2t_vqem.bottlenecks.codebook import scaled
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.bottlenecks.usage import Usage
@@ -55,10 +54,6 @@ class LinearCodebook(Usage):
     def embed(self, codes: tf.Tensor) -> tf.Tensor:
         """Returns [..., dim] for `codes` int [...]."""
         return tf.gather(self.places(), codes)
-
-    def mean_embedding(self, samples: tf.Tensor) -> tf.Tensor:
-        """Returns [positions, dim], the mean of the codes `samples` int32 [positions, m]."""
-        return membership.means(samples, self.places())
 
     def statistics(
         self, x: tf.Tensor, samples: tf.Tensor, mask: tf.Tensor, draws: tf.Tensor, positions: int | tf.Tensor

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
+from t2t_vqem.bottlenecks import membership
 from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, Positions, projection
 from t2t_vqem.bottlenecks.codebook import Codebook, scaled
 from t2t_vqem.bottlenecks.estimator import ESTIMATORS
@@ -52,30 +53,17 @@ class VectorQuantiser(Bottleneck):
         settings, book = self.settings, self.codebook
         positions = Positions(x, mask)
         x = positions.x if self.project_in is None else positions.zero_padding(self.project_in(positions.x))
-        x = x if settings.norm is None else scaled(x, settings.norm)
-        fixed = tf.stop_gradient(x)
+        fixed = tf.stop_gradient(_scaled(x, settings.norm))
 
-        born, temperature = book.born(), settings.temperature_at(training)
+        places, born, temperature = book.places(), book.born(), settings.temperature_at(training)
         drawn = training is not None and self.num_samples is not None
         draws = positions.uniform(training, self.num_samples) if drawn else None
-        found = posterior(fixed, book.places(), born, temperature, draws)
+        found = posterior(fixed, places, born, temperature, draws)
         active = positions.keep & tf.reduce_any(born)
         codes = tf.where(active, found.codes, 0)
         samples = tf.where(active[:, None], found.samples, 0)
-        embedded = book.mean_embedding(samples)
-        warmed_up = tf.constant(True) if training is None else training.step >= settings.warmup_steps
-        quantized, squared, norm2 = _read(
-            x, tf.stop_gradient(embedded), active, warmed_up, settings.estimator
-        )
-        loss = squared * (settings.beta / book.dim)
-        if book.learns_by_gradient:
-            missed = tf.where(active[:, None], fixed - embedded, 0.0)
-            loss += tf.reduce_sum(tf.square(missed), axis=-1) / book.dim
-        if settings.entropy_weight:
-            loss += settings.entropy_weight * tf.where(active, self._entropies(x, temperature), 0.0)
         statistics = {}
         if training is not None:
-            loss = tf.where(warmed_up, loss, 0.0)
             statistics = book.statistics(
                 fixed,
                 samples,
@@ -83,6 +71,22 @@ class VectorQuantiser(Bottleneck):
                 positions.uniform(training),
                 positions.of_global_batch(training),
             )
+        warmed_up = tf.constant(True) if training is None else training.step >= settings.warmup_steps
+        # Until then `fixed` is held, which is as large as what is read.
+        with tf.control_dependencies(statistics.values()):
+            embedded = membership.means(samples, places)
+            quantized, squared, norm2 = _read(
+                x, embedded, active, warmed_up, settings.estimator, settings.norm
+            )
+        loss = squared * (settings.beta / book.dim)
+        if book.learns_by_gradient:
+            missed = tf.where(active[:, None], fixed - embedded, 0.0)
+            loss += tf.reduce_sum(tf.square(missed), axis=-1) / book.dim
+        if settings.entropy_weight:
+            entropies = self._entropies(_scaled(x, settings.norm), temperature)
+            loss += settings.entropy_weight * tf.where(active, entropies, 0.0)
+        if training is not None:
+            loss = tf.where(warmed_up, loss, 0.0)
         if self.project_out is not None:
             quantized = self.project_out(quantized)
         error = tf.math.divide_no_nan(tf.stop_gradient(squared), norm2)
@@ -123,15 +127,25 @@ class VectorQuantiser(Bottleneck):
         return self.codebook.usage()
 
 
+def _scaled(x: tf.Tensor, norm: float | None) -> tf.Tensor:
+    return x if norm is None else scaled(x, norm)
+
+
 @recomputed
 def _read(
-    x: tf.Tensor, embedded: tf.Tensor, active: tf.Tensor, warmed_up: tf.Tensor, estimator: str
+    x: tf.Tensor,
+    embedded: tf.Tensor,
+    active: tf.Tensor,
+    warmed_up: tf.Tensor,
+    estimator: str,
+    norm: float | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what the decoder reads [positions, dim], its squared distance from `x` and |x|^2, both [positions].
+    """Returns what the decoder reads [positions, dim], its squared distance from the scaled `x` and its |x|^2.
 
-    Where a position is not `active` no code is there to read; until `warmed_up` none is read. The distance is that of
-    the code even then.
+    That is `embedded` [positions, dim]. Where a position is not `active` no code is there to read; until `warmed_up`
+    none is read. The distance is that of the code even then.
     """
+    x = _scaled(x, norm)
     fixed = tf.stop_gradient(x)
     nearest = tf.where(active[:, None], embedded, fixed)
     quantized = tf.where(warmed_up, ESTIMATORS[estimator](x, nearest), x)
