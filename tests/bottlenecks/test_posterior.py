@@ -62,6 +62,24 @@ def test_tiles_change_nothing(kind, positions, monkeypatch):
         assert tiled[0].samples.shape == (positions, M)
 
 
+@pytest.mark.parametrize("living", [CODES, 1])
+def test_the_gap_between_rows_holds_no_code(living, monkeypatch):
+    x, places, draws = normal(9, DIM), normal(CODES, DIM, seed=1), uniform(9, M)
+    born = np.arange(CODES) < living
+    without = posterior(x, places, born, 50.0, draws)
+    widths = []
+    product = posteriors._negative_distances
+    monkeypatch.setattr(posteriors, "_ALIASED", CODES // 2)
+    monkeypatch.setattr(
+        posteriors, "_negative_distances", lambda *a: widths.append(a[1].shape[0]) or product(*a)
+    )
+    beside = posterior(x, places, born, 50.0, draws)
+    assert widths == [CODES + 64]
+    np.testing.assert_array_equal(beside.codes, without.codes)
+    np.testing.assert_array_equal(beside.samples, without.samples)
+    np.testing.assert_allclose(beside.effective_codes, without.effective_codes, rtol=1e-5)
+
+
 def test_an_empty_batch_in_a_graph_of_unknown_size():
     def find(x, draws):
         return posterior(x, normal(CODES, DIM), np.ones(CODES, bool), 1.0, draws)
