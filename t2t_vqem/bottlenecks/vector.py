@@ -72,7 +72,7 @@ class VectorQuantiser(Bottleneck):
                 positions.of_global_batch(training),
             )
         warmed_up = tf.constant(True) if training is None else training.step >= settings.warmup_steps
-        # Until then `fixed` is held, which is as large as what is read.
+        # First the statistics, the last to read `fixed`: what is read is as large and can take its place.
         with tf.control_dependencies(statistics.values()):
             embedded = membership.means(samples, places)
             quantized, squared, norm2 = _read(
@@ -140,10 +140,10 @@ def _read(
     estimator: str,
     norm: float | None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns what the decoder reads [positions, dim], its squared distance from the scaled `x` and its |x|^2.
+    """Returns what the decoder reads [positions, dim], its squared distance from the scaled `x` and that one's |x|^2.
 
-    That is `embedded` [positions, dim]. Where a position is not `active` no code is there to read; until `warmed_up`
-    none is read. The distance is that of the code even then.
+    The decoder reads `embedded` [positions, dim]. Where a position is not `active` no code is there to read; until
+    `warmed_up` none is read. The distance is that of the code even then.
     """
     x = _scaled(x, norm)
     fixed = tf.stop_gradient(x)

@@ -62,7 +62,7 @@ def test_tiles_change_nothing(kind, positions, monkeypatch):
         assert tiled[0].samples.shape == (positions, M)
 
 
-@pytest.mark.parametrize("living", [CODES, 1])
+@pytest.mark.parametrize("living", [CODES, 1, 0])
 def test_the_gap_between_rows_holds_no_code(living, monkeypatch):
     x, places, draws = normal(9, DIM), normal(CODES, DIM, seed=1), uniform(9, M)
     born = np.arange(CODES) < living
