@@ -58,8 +58,6 @@ class LatentNAT(TranslationModel):
         ctc_places: int = 0,
         ctc_from_source: bool = False,
         guessed: float = 0.0,
-        hidden: float = 0.0,
-        predictor_detached: bool = False,
         max_length_ratio: float = 2.0,
     ):
         """Makes the layers.
@@ -78,10 +76,6 @@ class LatentNAT(TranslationModel):
             encoding and the latents spread over them; a target that needs more places cannot be learnt or written.
           guessed: share of the latents that the decoder, in training, reads as the predictor draws them given the
             true ones before: it learns how far to trust them.
-          hidden: share of the sentences whose latents the decoder, in training, does not read at all; it needs
-            `ctc_from_source`, by which the source alone gives the decoder its places.
-          predictor_detached: whether the predictor's loss leaves the source encoder alone, which then learns what
-            serves the tokens.
           max_length_ratio: no output is longer than this times the source, plus 10 tokens.
 
         Raises:
@@ -99,11 +93,10 @@ class LatentNAT(TranslationModel):
         )
         self.require_whole(1, predictor_layers=predictor_layers, decoder_layers=decoder_layers)
         self.require_whole(0, num_compress_steps=num_compress_steps, reveal_steps=reveal_steps)
-        self.require_share(reveal=reveal, target_masking=target_masking, guessed=guessed, hidden=hidden)
+        self.require_share(reveal=reveal, target_masking=target_masking, guessed=guessed)
         for name, value in {
             "compressor_attends": compressor_attends,
             "ctc_from_source": ctc_from_source,
-            "predictor_detached": predictor_detached,
         }.items():
             self.require(type(value) is bool, name, value, "True or False")
         fits = num_compress_steps <= _MOST_COMPRESS_STEPS
@@ -114,17 +107,11 @@ class LatentNAT(TranslationModel):
         self.require(fits, "ctc_from_source", ctc_from_source, "False where ctc_places = 0")
         fits = reveal == 0.0 or not ctc_from_source
         self.require(fits, "reveal", reveal, "0 with ctc_from_source, whose places are of no token")
-        fits = hidden == 0.0 or ctc_from_source
-        self.require(
-            fits, "hidden", hidden, "0 without ctc_from_source, where the latents are all that is given"
-        )
         self.group = 2**num_compress_steps
         self.reveal = reveal
         self.reveal_steps = reveal_steps
         self.target_masking = target_masking
         self.guessed = guessed
-        self.hidden = hidden
-        self.predictor_detached = predictor_detached
         self.compressor = Compressor(num_compress_steps, dim, dropout, name="compressor")
         self.source_reader = None
         if compressor_attends:
@@ -164,9 +151,8 @@ class LatentNAT(TranslationModel):
         memory, memory_mask = self.encode(features["inputs"], training)
         embedded = self.tokens(targets, training=training)
         latents, latent_mask, encoded = self._discretise(embedded, token_mask, memory, memory_mask, training)
-        told = tf.stop_gradient(memory) if self.predictor_detached else memory
         latent_nll, latent_metrics, latent_logits = self._latent_loss(
-            latents, latent_mask, told, memory_mask, training
+            latents, latent_mask, memory, memory_mask, training
         )
 
         quantized = self._guess(latents.quantized, latent_logits, latent_mask, training)
@@ -415,10 +401,7 @@ class LatentNAT(TranslationModel):
         places = tf.reshape(self.split(given), [tf.shape(given)[0], -1, self.dim])
         places_mask = tf.repeat(given_mask, self.places, axis=1)
         if self.ctc_from_source:
-            read = mask
-            if training is not None and self.hidden:
-                read &= training.uniform([hidden.shape[0], 1]) >= self.hidden
-            hidden *= tf.cast(read, hidden.dtype)[:, :, None]
+            hidden *= tf.cast(mask, hidden.dtype)[:, :, None]
             places += spread(hidden, _count(mask), _count(places_mask), tf.shape(places)[1])
         return places, places_mask
 

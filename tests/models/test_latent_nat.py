@@ -248,32 +248,6 @@ def test_the_decoder_reads_guessed_latents_in_training_alone(features):
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
-def test_the_decoder_of_a_hidden_sentence_reads_the_source_alone(features):
-    model = make(**FROM_SOURCE, hidden=0.5)
-    give_birth(model)
-    memory, memory_mask = model.encode(features["inputs"])
-    mask = tf.sequence_mask([3, 1, 2, 1], 3)
-    latents = tf.random.stateless_normal([2, 4, 3, 8], [1, 2])
-    training = [Training(0, tf.constant(step), tf.range(4), 4) for step in range(4)]
-    told = [
-        [model._start(x, mask, memory, memory_mask, t)[0] for x in tf.unstack(latents)]
-        for t in [None, *training]
-    ]
-    same = [np.all(first == second, axis=(1, 2)) for first, second in told]
-    assert not np.any(same[0]), "in evaluation all read their latents"
-    assert 0 < np.sum(same[1:]) < 16
-
-
-@pytest.mark.parametrize("detached", [False, True])
-def test_a_detached_predictor_leaves_the_encoder_alone(features, detached):
-    model = make(predictor_detached=detached)
-    give_birth(model)
-    with tf.GradientTape() as tape:
-        loss = model(features).losses["latent_nll"].sum
-    gradients = tape.gradient(loss, model.encoder.trainable_variables)
-    assert [gradient is None for gradient in gradients] == [detached] * len(gradients)
-
-
 @pytest.mark.parametrize("settings", [{}, {"beam_size": 3}], ids=["greedy", "beam"])
 @pytest.mark.parametrize("ends", [-100.0, 0.0, 1.5, 100.0])
 def test_latents_of_several_codes_end_together(features, settings, ends):
@@ -343,8 +317,6 @@ def test_no_compression_works(features):
         ("ctc_from_source", True),
         ("ctc_from_source", 1),
         ("guessed", 1.0),
-        ("hidden", 0.5),
-        ("predictor_detached", 1),
     ],
 )
 def test_what_cannot_be_built_is_named(parameter, value):
