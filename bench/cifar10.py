@@ -2,10 +2,11 @@
 
     bin/_run bench.cifar10 --source_dir=cifar-10-batches-py --data_dir=data --runs=runs/cifar10_comparison
 
-Trains gin/cifar10_comparison.gin with every bottleneck, hard EM and soft EM with three seeds, writes the codes of
-each, trains gin/cifar10_comparison_prior.gin on them, and evaluates both on val and test. Runs that are finished are
-not made again, and one that was stopped goes on; --only names rows. Then writes docs/results/cifar10.json. With --seeds
-two processes share the work, on one machine; each has the cores that taskset gives it.
+Trains gin/cifar10_comparison.gin with every bottleneck, hard EM and soft EM with three seeds, with and without
+revival of dead codes, writes the codes of each, trains gin/cifar10_comparison_prior.gin on them, and evaluates both on
+val and test. Runs that are finished are not made again, and one that was stopped goes on; --only names rows. Then
+writes docs/results/cifar10.json. With --seeds two processes share the work, on one machine; each has the cores that
+taskset gives it.
 """
 
 import argparse
@@ -14,16 +15,21 @@ import pathlib
 from bench import results, runs
 
 # In the end the samples of soft EM are the nearest code. The Gumbel softmax is annealed to 0.5, as in arXiv 1611.01144.
-_ANNEALED = {"vqvae.bottleneck": "soft_em", "codebook.final_temperature": 0.05}
+_HARD = {"vqvae.bottleneck": "hard_em"}
+_SOFT = {"vqvae.bottleneck": "soft_em", "codebook.final_temperature": 0.05}
+_SOFT_10 = _SOFT | {"soft_em.num_samples": 10}
+_NO_REVIVAL = {"codebook.revival_threshold": 0.0}
 BOTTLENECKS = {
-    "hard EM": {"vqvae.bottleneck": "hard_em"},
-    "soft EM, m = 5": _ANNEALED | {"soft_em.num_samples": 5},
-    "soft EM, m = 10": _ANNEALED | {"soft_em.num_samples": 10},
+    "hard EM": _HARD,
+    "soft EM, m = 5": _SOFT | {"soft_em.num_samples": 5},
+    "soft EM, m = 10": _SOFT_10,
+    "hard EM, no revival": _HARD | _NO_REVIVAL,
+    "soft EM, m = 10, no revival": _SOFT_10 | _NO_REVIVAL,
     "gradient VQ": {"vqvae.bottleneck": "gradient_vq"},
     "Gumbel softmax": {"vqvae.bottleneck": "gumbel_softmax", "codebook.final_temperature": 0.5},
     "FSQ": {"vqvae.bottleneck": "fsq"},
 }
-SEVERAL_SEEDS = ("hard EM", "soft EM, m = 5")
+SEVERAL_SEEDS = ("hard EM", "soft EM, m = 5", "hard EM, no revival", "soft EM, m = 10, no revival")
 SEEDS = (0, 1, 2)
 ROWS = results.DOCS / "results" / "cifar10.json"
 
