@@ -72,12 +72,11 @@ class VectorQuantiser(Bottleneck):
                 positions.of_global_batch(training),
             )
         warmed_up = tf.constant(True) if training is None else training.step >= settings.warmup_steps
-        # First the statistics, the last to read `fixed`: what is read is as large and can take its place.
-        with tf.control_dependencies(statistics.values()):
-            embedded = membership.means(samples, places)
-            quantized, squared, norm2 = _read(
-                x, embedded, active, warmed_up, settings.estimator, settings.norm
-            )
+        # First the statistics, the last to read `fixed`: what is read is as large and can take its place. The order is
+        # one of data: where nobody reads the statistics, TensorFlow 2.21 breaks a compiled call that is only waited for.
+        samples, *_ = tf.identity_n([samples, *statistics.values()])
+        embedded = membership.means(samples, places)
+        quantized, squared, norm2 = _read(x, embedded, active, warmed_up, settings.estimator, settings.norm)
         loss = squared * (settings.beta / book.dim)
         if book.learns_by_gradient:
             missed = tf.where(active[:, None], fixed - embedded, 0.0)

@@ -139,6 +139,21 @@ def test_gradient_reaches_the_encoder(name):
     assert not np.any(gradient[~MASK])
 
 
+def test_the_gradient_alone_is_that_of_eager_mode_in_a_graph(name):
+    """With more positions than an E-step takes at a time, and without the statistics: as a step tries a batch."""
+    bottleneck = trained(name)
+    x = tf.random.stateless_normal([ROWS, 160, DIM], [0, 1])
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = bottleneck.e_step(x, None, context())
+            total = tf.reduce_sum(tf.sin(output.quantized)) + output.loss.sum
+        return tape.gradient(total, x)
+
+    assert_equal(tf.function(gradient, autograph=False)(x), gradient(x), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("junk", [-3.0, 1e30])
 def test_masked_positions_change_nothing(name, junk):
     bottleneck = trained(name)
