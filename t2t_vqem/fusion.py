@@ -12,8 +12,12 @@ from typing import ParamSpec, TypeVar
 
 import tensorflow as tf
 
+from t2t_vqem.tiles import in_tiles
+
 P, R = ParamSpec("P"), TypeVar("R")
 
+# Numbers of the first argument that are taken at a time where rows are: a quarter of a mebibyte.
+_TILE = 2**16
 _whole = (
     False  # of the process, not of a thread: a mirrored strategy traces its replicas in threads of their own
 )
@@ -37,20 +41,46 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def recomputed(function: Callable[P, R]) -> Callable[P, R]:
+def recomputed(
+    function: Callable[P, R] | None = None, *, rows: int = 0, kinds: R | None = None
+) -> Callable[P, R]:
     """As `fused`, and its gradient is compiled with all that it needs, from the arguments alone.
 
     Otherwise what lies between arguments and results is written to memory for the gradient to read. The first tensor
     among the arguments is differentiated; the others are constants.
+
+    Args:
+      function: takes tensors and other things, and returns a tensor or a tuple of tensors.
+      rows: how many of the arguments, from the first on, are tensors [rows, ...]; if any, the results are such tensors
+        too, each row a function of the same row of these arguments. Then rows are taken a few at a time, and what lies
+        between arguments and results stays in a CPU's caches.
+      kinds: with `rows`, the types of the results, in their structure.
     """
-    forward = fused(function)
+    if function is None:
+        return functools.partial(recomputed, rows=rows, kinds=kinds)
+
+    def taken(each: Callable, args: tuple, types: object, *upstream: tf.Tensor) -> R | tf.Tensor:
+        """Returns `each(args, *upstream)`, some rows at a time if there are any."""
+        if not rows:
+            return each(args, *upstream)
+        most = max(1, _TILE // max(1, args[0].shape[1:].num_elements()))
+        tiled = [*args[:rows], *upstream]
+        return in_tiles(lambda *tile: each((*tile[:rows], *args[rows:]), *tile[rows:]), tiled, most, types)
+
+    @fused
+    def forward(*args: P.args) -> R:
+        return taken(lambda args: function(*args), args, kinds)
 
     @functools.partial(tf.function, jit_compile=True, autograph=False)
     def backward(place: int, args: tuple, upstream: tuple[tf.Tensor, ...]) -> tf.Tensor:
-        with compiled_around(True), tf.GradientTape() as tape:
-            tape.watch(args[place])
-            results = function(*args)
-        return tape.gradient(results, args[place], upstream if len(upstream) > 1 else upstream[0])
+        def gradient(args: tuple, *upstream: tf.Tensor) -> tf.Tensor:
+            with tf.GradientTape() as tape:
+                tape.watch(args[place])
+                results = function(*args)
+            return tape.gradient(results, args[place], upstream if len(upstream) > 1 else upstream[0])
+
+        with compiled_around(True):
+            return taken(gradient, args, args[place].dtype, *upstream)
 
     @functools.wraps(function)
     def call(*args: P.args) -> R:

@@ -92,3 +92,31 @@ def test_what_is_recomputed_is_differentiated_for_its_first_tensor():
         of_x, of_shift = run(tf.constant([0.3, 0.7]), tf.constant([0.1, 0.2]))
         assert of_x is not None
         assert of_shift is None
+
+
+@fusion.recomputed(rows=2, kinds=(tf.float32, tf.float32))
+def weighed(x, scale, table, power):
+    y = tf.sin(x) * scale[:, None]
+    return tf.matmul(y, table) ** power, tf.reduce_sum(y, axis=-1)
+
+
+@pytest.mark.parametrize("count", [3, 8, 13], ids=["one tile", "whole tiles", "a last tile with less"])
+def test_rows_that_are_taken_a_few_at_a_time_give_the_same(count, monkeypatch):
+    monkeypatch.setattr(fusion, "_TILE", 4 * 2)  # four rows of two numbers
+    x, scale, table = (tf.random.stateless_normal(shape, [0, 1]) for shape in ([count, 2], [count], [2, 2]))
+
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            first, second = weighed(x, scale, table, 2)
+            total = tf.reduce_sum(first * x) + tf.reduce_sum(second)
+        return first, second, tape.gradient(total, x)
+
+    program = tf.function(run, autograph=False)
+    for plain, alone in zip(run(x), program(x), strict=True):
+        tf.debugging.assert_near(plain, alone)
+    calls = compiled_calls(program.get_concrete_function(x).graph)
+    assert len(calls) == 2, "there and back"
+    inside = [calls[0].graph._get_function(call.get_attr("f").name).graph for call in calls]
+    loops = [any("While" in op.type for op in graph.get_operations()) for graph in inside]
+    assert loops == [count > 4] * 2

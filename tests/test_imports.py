@@ -14,6 +14,7 @@ FOUNDATIONS = {
     "files",
     "progress",
     "picture_file",
+    "tiles",
     "fusion",
     "context",
     "registry",
@@ -22,6 +23,7 @@ FOUNDATIONS = {
 }
 BUILDING_BLOCKS = {
     "errors",
+    "tiles",
     "fusion",
     "context",
     "registry",
@@ -34,7 +36,8 @@ ALLOWED = {
     "files": {"errors"},
     "progress": set(),
     "picture_file": set(),
-    "fusion": set(),
+    "tiles": set(),
+    "fusion": {"tiles"},
     "context": {"fusion"},
     "search": {"errors", "context"},
     "registry": {"errors"},

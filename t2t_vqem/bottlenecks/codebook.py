@@ -169,8 +169,10 @@ class Codebook(Usage):
 
 
 @recomputed
-def scaled(x: tf.Tensor, norm: float) -> tf.Tensor:
-    """Returns `x` [..., dim] brought to squared norm `norm`; zeros stay zeros."""
+def scaled(x: tf.Tensor, norm: float | None) -> tf.Tensor:
+    """Returns `x` [..., dim] brought to squared norm `norm`; zeros stay zeros. None leaves it as it is."""
+    if norm is None:
+        return x
     return x * tf.math.rsqrt(tf.reduce_sum(tf.square(x), -1, keepdims=True) / norm + 1e-12)
 
 

@@ -175,7 +175,7 @@ class Residual(Composite):
     ) -> BottleneckOutput:
         """See Bottleneck. Metrics are means over the levels; `quantization_error` is that of the whole."""
         positions = Positions(x, mask)
-        whole = positions.x if self.settings.norm is None else scaled(positions.x, self.settings.norm)
+        whole = scaled(positions.x, self.settings.norm)
         rest, outputs = positions.restore(whole), []
         for level in self.levels:
             outputs.append(level.e_step(rest, mask, training))

@@ -1,7 +1,6 @@
 """Products with the memberships H [positions, codes]: 1 / m in the column of each of the m samples of a position.
 
-A row of H has at most m entries, so that H is never held, nor are m rows for each position: the products go sample
-by sample. They are each other's gradient.
+A row of H has at most m entries, so that H is never held. The products are each other's gradient.
 """
 
 from collections.abc import Callable
@@ -14,27 +13,17 @@ from t2t_vqem.fusion import fused
 def means(samples: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
     """Returns H `places` float32 [positions, dim]: of each position, the mean of its samples' `places` [codes, dim].
 
-    `samples` is int32 [positions, m]. The gradient for `places` is dense, that of `sums`.
+    `samples` is int32 [positions, m]. The gradient for `places` is dense, that of `sums`. This holds m rows of each
+    position, so where m is large it wants few positions at a time.
     """
     num_codes = places.shape[0]
 
     @tf.custom_gradient
     def product(places: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        return _means(samples, places), lambda upstream: sums(samples, upstream, num_codes)
+        means = tf.reduce_mean(tf.gather(places, samples), axis=1)
+        return means, lambda upstream: sums(samples, upstream, num_codes)
 
     return product(places)
-
-
-@fused
-def _means(samples: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-    # Written out, the gathers and their sum are one pass over memory where XLA compiles them; elsewhere each waits for
-    # the one before, so that their rows are not held at once.
-    m = samples.shape[-1]
-    total = tf.gather(places, samples[:, 0])
-    for column in range(1, m):
-        with tf.control_dependencies([total]):
-            total += tf.gather(places, samples[:, column])
-    return total / m
 
 
 @fused

@@ -1,12 +1,12 @@
 """The posterior P(code | x) ~ exp(-|x - code|^2 / temperature) of an E-step: its mode, its entropy, samples of it."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from t2t_vqem.fusion import fused
+from t2t_vqem.tiles import in_tiles
 
 # Positions at a time. Fewer make the products slow, which pack all codes anew for each tile; more gain nothing.
 TILE = 1024
@@ -74,30 +74,7 @@ def posterior(
             samples, effective_codes = _drawn(negative, temperature, draws)
         return Posterior(codes, codes[:, None] if samples is None else samples, effective_codes)
 
-    return _in_tiles(find, given, Posterior(tf.int32, tf.int32, tf.float32))
-
-
-def _in_tiles(function: Callable[..., Posterior], arguments: list[tf.Tensor], kinds: Posterior) -> Posterior:
-    """Returns `function(*arguments)`, taking TILE rows or fewer at a time; `kinds` are the types of its outputs."""
-    known = arguments[0].shape[0]
-    if known is not None and known <= TILE:
-        return function(*arguments)
-    count = tf.shape(arguments[0])[0] if known is None else known
-    tiles = -(-count // TILE)
-    tiles = tf.maximum(tiles, 1) if known is None else tiles
-    rows = -(-count // tiles)
-    tiled = []
-    for argument in arguments:
-        if known is None or tiles * rows > known:
-            argument = tf.pad(argument, [[0, tiles * rows - count], [0, 0]])
-        tiled.append(tf.reshape(argument, [tiles, rows, argument.shape[-1]]))
-    outputs = tf.map_fn(
-        lambda tile: function(*(argument[tile] for argument in tiled)),
-        tf.range(tiles),
-        fn_output_signature=kinds,
-        parallel_iterations=1,  # more would hold more than one tile
-    )
-    return Posterior(*(tf.reshape(output, [-1, *output.shape[2:]])[:count] for output in outputs))
+    return in_tiles(find, given, TILE, Posterior(tf.int32, tf.int32, tf.float32))
 
 
 def _drawn(

@@ -53,7 +53,7 @@ class VectorQuantiser(Bottleneck):
         settings, book = self.settings, self.codebook
         positions = Positions(x, mask)
         x = positions.x if self.project_in is None else positions.zero_padding(self.project_in(positions.x))
-        fixed = tf.stop_gradient(_scaled(x, settings.norm))
+        fixed = tf.stop_gradient(scaled(x, settings.norm))
 
         places, born, temperature = book.places(), book.born(), settings.temperature_at(training)
         drawn = training is not None and self.num_samples is not None
@@ -72,17 +72,23 @@ class VectorQuantiser(Bottleneck):
                 positions.of_global_batch(training),
             )
         warmed_up = tf.constant(True) if training is None else training.step >= settings.warmup_steps
-        # First the statistics, the last to read `fixed`: what is read is as large and can take its place. The order is
-        # one of data: where nobody reads the statistics, TensorFlow 2.21 breaks a compiled call that is only waited for.
-        samples, *_ = tf.identity_n([samples, *statistics.values()])
-        embedded = membership.means(samples, places)
-        quantized, squared, norm2 = _read(x, embedded, active, warmed_up, settings.estimator, settings.norm)
+        # After the statistics, the last to read `fixed`: what is read is as large and can take its place.
+        quantized, squared, norm2 = _read(
+            x,
+            samples,
+            active,
+            places,
+            warmed_up,
+            settings.estimator,
+            settings.norm,
+            tuple(statistics.values()),
+        )
         loss = squared * (settings.beta / book.dim)
         if book.learns_by_gradient:
-            missed = tf.where(active[:, None], fixed - embedded, 0.0)
+            missed = tf.where(active[:, None], fixed - membership.means(samples, places), 0.0)
             loss += tf.reduce_sum(tf.square(missed), axis=-1) / book.dim
         if settings.entropy_weight:
-            entropies = self._entropies(_scaled(x, settings.norm), temperature)
+            entropies = self._entropies(scaled(x, settings.norm), temperature)
             loss += settings.entropy_weight * tf.where(active, entropies, 0.0)
         if training is not None:
             loss = tf.where(warmed_up, loss, 0.0)
@@ -126,27 +132,25 @@ class VectorQuantiser(Bottleneck):
         return self.codebook.usage()
 
 
-def _scaled(x: tf.Tensor, norm: float | None) -> tf.Tensor:
-    return x if norm is None else scaled(x, norm)
-
-
-@recomputed
+@recomputed(rows=3, kinds=(tf.float32, tf.float32, tf.float32))
 def _read(
     x: tf.Tensor,
-    embedded: tf.Tensor,
+    samples: tf.Tensor,
     active: tf.Tensor,
+    places: tf.Tensor,
     warmed_up: tf.Tensor,
     estimator: str,
     norm: float | None,
+    after: tuple[tf.Tensor, ...],
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns what the decoder reads [positions, dim], its squared distance from the scaled `x` and that one's |x|^2.
 
-    The decoder reads `embedded` [positions, dim]. Where a position is not `active` no code is there to read; until
-    `warmed_up` none is read. The distance is that of the code even then.
+    The decoder reads the mean of the `samples`' `places`. Where a position is not `active` no code is there to read;
+    until `warmed_up` none is read. The distance is that of the code even then.
     """
-    x = _scaled(x, norm)
+    x = scaled(x, norm)
     fixed = tf.stop_gradient(x)
-    nearest = tf.where(active[:, None], embedded, fixed)
+    nearest = tf.where(active[:, None], membership.means(samples, places), fixed)
     quantized = tf.where(warmed_up, ESTIMATORS[estimator](x, nearest), x)
     squared = tf.reduce_sum(tf.square(x - nearest), axis=-1)
     return quantized, squared, tf.reduce_sum(tf.square(fixed), axis=-1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2t_vqem import fusion
 from t2t_vqem.bottlenecks import membership
 from t2t_vqem.bottlenecks import posterior as posteriors
 from t2t_vqem.bottlenecks.em import HardEM, SoftEM
@@ -125,6 +126,7 @@ def sizes(graph):
 @pytest.mark.parametrize("make", [HardEM, lambda *given: SoftEM(*given, num_samples=M)])
 def test_no_tensor_is_larger_than_the_encodings(make, monkeypatch):
     monkeypatch.setattr(posteriors, "TILE", 50)
+    monkeypatch.setattr(fusion, "_TILE", 50 * DIM)
     rows, codes = 1000, 64
     bottleneck = make(codes, DIM, CodebookSettings(init="random", warmup_steps=0))
 
