@@ -108,12 +108,12 @@ def test_a_row_made_anew_keeps_its_place(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells the peak through /proc on Linux alone")
-def test_a_bottlenecks_step_holds_five_tensors_of_positions(monkeypatch):
-    """What is read, its gradient, the codes' means, and two on the way to the gradient: each half a matrix."""
+def test_a_bottlenecks_step_holds_its_output_its_gradient_and_little_else(monkeypatch):
+    """Each of the two is half a matrix; docs/results.md has what was measured on a quiet machine."""
     monkeypatch.setenv("PYTHONPATH", str(results.DOCS.parent))  # as bin/_run does
     worker = bottleneck.Worker(sys.executable, "t2t_vqem", 1024, 10, "bytes")
     try:
         peak = max(worker.step() for _ in range(2))
     finally:
         worker.close()
-    assert 1.5 < peak / (4 * bottleneck.POSITIONS * 1024) < 2.9
+    assert 1.0 < peak / (4 * bottleneck.POSITIONS * 1024) < 1.4

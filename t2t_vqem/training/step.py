@@ -141,14 +141,14 @@ class TrainStep:
         rows = batch.pop("rows")
         global_rows = rows.shape[0] * self._micro_batches * self.strategy.num_replicas_in_sync
         training = Training(self._seed, step, rows, global_rows)
-        around = fusion.compiled_around(self._compiled)
-        with around, tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self._variables)
-            output = self.model(batch, training=training)
-            objective = tf.add_n([term.sum for term in output.losses.values()])
-        gradients = tape.gradient(
-            objective, self._variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        with fusion.compiled_around(self._compiled):  # the gradients too
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(self._variables)
+                output = self.model(batch, training=training)
+                objective = tf.add_n([term.sum for term in output.losses.values()])
+            gradients = tape.gradient(
+                objective, self._variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         terms = output.losses | output.metrics
         terms["loss"] = LossTerm(objective, output.weight)
