@@ -8,7 +8,7 @@ on a CPU, one nested compiled call makes the whole program some twenty times slo
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import tensorflow as tf
 
@@ -41,9 +41,7 @@ def fused(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def recomputed(
-    function: Callable[P, R] | None = None, *, rows: int = 0, kinds: R | None = None
-) -> Callable[P, R]:
+def recomputed(function: Callable[P, R] | None = None, *, rows: int = 0, kinds: Any = None) -> Callable[P, R]:
     """As `fused`, and its gradient is compiled with all that it needs, from the arguments alone.
 
     Otherwise what lies between arguments and results is written to memory for the gradient to read. The first tensor
@@ -52,14 +50,14 @@ def recomputed(
     Args:
       function: takes tensors and other things, and returns a tensor or a tuple of tensors.
       rows: how many of the arguments, from the first on, are tensors [rows, ...]; if any, the results are such tensors
-        too, each row a function of the same row of these arguments. Then rows are taken a few at a time, and what lies
-        between arguments and results stays in a CPU's caches.
+        too, each row a function of the same row of these arguments. Then, where `function` is compiled by itself, rows
+        are taken a few at a time, and what lies between arguments and results stays in a CPU's caches.
       kinds: with `rows`, the types of the results, in their structure.
     """
     if function is None:
         return functools.partial(recomputed, rows=rows, kinds=kinds)
 
-    def taken(each: Callable, args: tuple, types: object, *upstream: tf.Tensor) -> R | tf.Tensor:
+    def taken(each: Callable, args: tuple, types: Any, *upstream: tf.Tensor) -> R | tf.Tensor:
         """Returns `each(args, *upstream)`, some rows at a time if there are any."""
         if not rows:
             return each(args, *upstream)

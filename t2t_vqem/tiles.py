@@ -1,15 +1,16 @@
 """Functions of rows, taken some rows at a time, so that what lies between arguments and results stays small."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any
 
 import tensorflow as tf
 
-R = TypeVar("R")
 
-
-def in_tiles(function: Callable[..., R], rows: Sequence[tf.Tensor], most: int, kinds: R) -> R:
+def in_tiles(function: Callable, rows: Sequence[tf.Tensor], most: int, kinds: Any) -> Any:
     """Returns `function(*rows)`, calling it for `most` rows or fewer at a time.
+
+    Where a number of rows more than half of `most` divides them all, tiles are so large; otherwise the last is padded,
+    which copies arguments and results.
 
     Args:
       function: takes and returns tensors [rows, ...]; of its results each row depends on the same row of its arguments.
@@ -19,10 +20,13 @@ def in_tiles(function: Callable[..., R], rows: Sequence[tf.Tensor], most: int, k
     known = rows[0].shape[0]
     if known is not None and known <= most:
         return function(*rows)
-    count = tf.shape(rows[0])[0] if known is None else known
-    tiles = -(-count // most)
-    tiles = tf.maximum(tiles, 1) if known is None else tiles
-    size = -(-count // tiles)
+    if known is None:
+        count = tf.shape(rows[0])[0]
+        tiles = tf.maximum(-(-count // most), 1)
+        size = -(-count // tiles)
+    else:
+        count, size = known, _even(known, most)
+        tiles = -(-count // size)
     tiled = []
     for argument in rows:
         rest = argument.shape[1:]
@@ -36,3 +40,11 @@ def in_tiles(function: Callable[..., R], rows: Sequence[tf.Tensor], most: int, k
         parallel_iterations=1,  # more would hold more than one tile
     )
     return tf.nest.map_structure(lambda result: tf.reshape(result, [-1, *result.shape[2:]])[:count], results)
+
+
+def _even(count: int, most: int) -> int:
+    """Returns how many rows, at most `most`, a tile of `count` has, so that tiles are even and not many."""
+    for size in range(most, most // 2, -1):
+        if count % size == 0:
+            return size
+    return -(-count // -(-count // most))

@@ -168,11 +168,13 @@ class Codebook(Usage):
         return super().usage() | {"births": tf.convert_to_tensor(self.births)}
 
 
-@recomputed
 def scaled(x: tf.Tensor, norm: float | None) -> tf.Tensor:
     """Returns `x` [..., dim] brought to squared norm `norm`; zeros stay zeros. None leaves it as it is."""
-    if norm is None:
-        return x
+    return x if norm is None else _scaled(x, norm)
+
+
+@recomputed
+def _scaled(x: tf.Tensor, norm: float) -> tf.Tensor:
     return x * tf.math.rsqrt(tf.reduce_sum(tf.square(x), -1, keepdims=True) / norm + 1e-12)
 
 

@@ -20,8 +20,8 @@ def means(samples: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
 
     @tf.custom_gradient
     def product(places: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-        means = tf.reduce_mean(tf.gather(places, samples), axis=1)
-        return means, lambda upstream: sums(samples, upstream, num_codes)
+        rows = tf.gather(places, samples)
+        return tf.reduce_mean(rows, axis=1), lambda upstream: sums(samples, upstream, num_codes)
 
     return product(places)
 

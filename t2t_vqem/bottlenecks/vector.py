@@ -72,7 +72,7 @@ class VectorQuantiser(Bottleneck):
                 positions.of_global_batch(training),
             )
         warmed_up = tf.constant(True) if training is None else training.step >= settings.warmup_steps
-        # After the statistics, the last to read `fixed`: what is read is as large and can take its place.
+        # After the statistics: `fixed` is done with, and what is read, as large, can take its place.
         quantized, squared, norm2 = _read(
             x,
             samples,
@@ -146,7 +146,7 @@ def _read(
     """Returns what the decoder reads [positions, dim], its squared distance from the scaled `x` and that one's |x|^2.
 
     The decoder reads the mean of the `samples`' `places`. Where a position is not `active` no code is there to read;
-    until `warmed_up` none is read. The distance is that of the code even then.
+    until `warmed_up` none is read. The distance is that of the code even then. Nothing happens before `after` is there.
     """
     x = scaled(x, norm)
     fixed = tf.stop_gradient(x)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2t_vqem import registry
+from t2t_vqem import fusion, registry
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
 from t2t_vqem.context import Training
 from t2t_vqem.training import checkpoints
@@ -139,15 +139,17 @@ def test_gradient_reaches_the_encoder(name):
     assert not np.any(gradient[~MASK])
 
 
-def test_the_gradient_alone_is_that_of_eager_mode_in_a_graph(name):
-    """With more positions than an E-step takes at a time, and without the statistics: as a step tries a batch."""
-    bottleneck = trained(name)
-    x = tf.random.stateless_normal([ROWS, 160, DIM], [0, 1])
+def test_the_gradient_alone_is_that_of_eager_mode_in_a_graph(name, monkeypatch):
+    """Without the statistics, as a step tries a batch; with positions that fall into no even tiles."""
+    monkeypatch.setattr(fusion, "_TILE", 100 * DIM)
+    bottleneck, length = trained(name), 163
+    x = tf.random.stateless_normal([ROWS, length, DIM], [0, 1])
+    mask = tf.sequence_mask([length, 1, 40, 162, 100, length, 3, 90], length)
 
     def gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            output = bottleneck.e_step(x, None, context())
+            output = bottleneck.e_step(x, mask, context())
             total = tf.reduce_sum(tf.sin(output.quantized)) + output.loss.sum
         return tape.gradient(total, x)
 

@@ -262,6 +262,17 @@ def test_results_add_up_over_resumes(make_quick):
     assert second["machine"]["cores"] >= 1
 
 
+def test_a_finished_run_is_left_as_it_is(make_quick):
+    first = make_quick(train_steps=8)
+    first.train()
+    entry, learnt = results(first), weights(first)
+    again = make_quick(train_steps=8)
+    again.train()
+    assert again.step == 8
+    assert results(again) == entry
+    assert_equal(weights(again), learnt)
+
+
 def test_steps_are_rounded_up_to_whole_calls(make_quick, scripted):
     evaluator = scripted([1.0, 1.0])
     made = make_quick(evaluators={"val": evaluator}, steps_per_call=5, train_steps=7, eval_every=3)
