@@ -8,22 +8,23 @@ ROOT = pathlib.Path(__file__).parents[1]
 BLEU = 50.0  # the stated floor: 300 steps gave 67.8 on val; a model that does not learn stays under 10
 
 
-def test_quickstart_trains_to_the_stated_bleu_and_shows_it(tmp_path):
+def test_quickstart_trains_to_the_stated_bleu_shows_it_and_goes_on(tmp_path):
     folders = (f"--data_dir={tmp_path / 'data'}", f"--model_dir={tmp_path / 'run'}")
-    done = subprocess.run(
-        ["bin/quickstart", "--train_steps=300", *folders],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    trained, greedy, evaluated, compared = reports
-    assert trained["steps"] == greedy["steps"] == 300
-    assert evaluated["bleu"] > BLEU
-    assert "bleu_signature" in evaluated
-    assert [run["name"] for run in compared["runs"]] == ["latent", "greedy"]
-    assert all(run["latency_p50_ms"] > 0 for run in compared["runs"])
-    assert done.stdout.count("\n    ->  ") == 2
-    assert f"--logdir {tmp_path / 'run'}" in done.stdout.splitlines()[-1]
+    for _ in range(2):  # the second finds the first's work done
+        done = subprocess.run(
+            ["bin/quickstart", "--train_steps=300", *folders],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        reports = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        trained, greedy, evaluated, compared = reports
+        assert trained["steps"] == greedy["steps"] == 300
+        assert evaluated["bleu"] > BLEU
+        assert "bleu_signature" in evaluated
+        assert [run["name"] for run in compared["runs"]] == ["latent", "greedy"]
+        assert all(run["latency_p50_ms"] > 0 for run in compared["runs"])
+        assert done.stdout.count("\n    ->  ") == 2
+        assert f"--logdir {tmp_path / 'run'}" in done.stdout.splitlines()[-1]
