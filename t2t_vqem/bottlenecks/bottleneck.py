@@ -11,7 +11,7 @@ import tensorflow as tf
 from t2t_vqem import registry
 from t2t_vqem.bottlenecks.checks import require, require_whole
 from t2t_vqem.bottlenecks.settings import CodebookSettings
-from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.context import Draws, LossTerm, Training
 
 _MOST_CODES = 2**24  # what float32 counts exactly
 
@@ -38,6 +38,19 @@ class BottleneckOutput(NamedTuple):
     metrics: dict[str, LossTerm]
 
 
+class DrawnCodes(NamedTuple):
+    """Codes drawn from each position's own distribution P(codes | x), at the temperature of evaluation.
+
+    Attributes:
+      codes: int32 [batch, ..., slots].
+      entropy: float32 [batch, ..., slots], in nats, of a slot's distribution given the codes of the slots before it.
+        Their sum over the slots has the mean H(P(codes | x)), and is just that where slots do not depend on each other.
+    """
+
+    codes: tf.Tensor
+    entropy: tf.Tensor
+
+
 class Bottleneck(keras.layers.Layer, abc.ABC):
     """A discretisation: each position of `dim` numbers becomes `slots` codes, each one of `num_codes`.
 
@@ -47,8 +60,11 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
     Attributes:
       num_codes: codes that a slot chooses from; not always as many as were asked for, where few sizes are possible.
       slots: codes a position; more than one where it is composed of others.
+      stochastic: whether an encoding has a distribution of codes, and not the likeliest alone.
       settings: what it has in common with others.
     """
+
+    stochastic: bool = False
 
     def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None, *, slots: int = 1):
         """`settings` are those of the configuration if None.
@@ -77,6 +93,15 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
           mask: bool [batch, ...], False at padding; None means that every position counts.
           training: None in evaluation, where nothing is random.
         """
+
+    def draw(self, x: tf.Tensor, draws: Draws) -> DrawnCodes:
+        """Draws codes of the encodings `x` [batch, ..., dim], all of which count; moves nothing.
+
+        Where the bottleneck is not `stochastic` these are the codes of the E-step in evaluation.
+        """
+        del draws
+        codes = self.e_step(x, None).codes
+        return DrawnCodes(codes, tf.zeros_like(codes, tf.float32))
 
     @abc.abstractmethod
     def m_step(self, statistics: Mapping[str, tf.Tensor]) -> None:
@@ -134,9 +159,9 @@ class Positions:
         values = tf.cast(values, self._dtype) if cast else values
         return tf.reshape(values, [self._batch, *self._inner, *values.shape[1:]])
 
-    def uniform(self, training: Training, *size: int) -> tf.Tensor:
+    def uniform(self, draws: Draws, *size: int) -> tf.Tensor:
         """Returns numbers in (0, 1) of each position, float32 [positions, *size]."""
-        return tf.reshape(training.uniform([self._batch, *self._inner, *size]), [-1, *size])
+        return tf.reshape(draws.uniform([self._batch, *self._inner, *size]), [-1, *size])
 
     def of_global_batch(self, training: Training) -> int | tf.Tensor:
         """Returns the number of positions of the global batch, padding included."""

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, Positions, projection
+from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, DrawnCodes, Positions, projection
 from t2t_vqem.bottlenecks.checks import require, require_whole
 from t2t_vqem.bottlenecks.codebook import scaled
 from t2t_vqem.bottlenecks.settings import CodebookSettings
-from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.context import Draws, LossTerm, Training
 from t2t_vqem.errors import UserError
 
 _open: list[str] = []  # the composites that are being made, from the outermost on
@@ -24,6 +24,10 @@ class Composite(Bottleneck):
     def __init__(self, levels: list[Bottleneck], dim: int, settings: CodebookSettings | None):
         super().__init__(levels[0].num_codes, dim, settings, slots=sum(level.slots for level in levels))
         self.levels = levels
+
+    @property
+    def stochastic(self) -> bool:
+        return any(level.stochastic for level in self.levels)
 
     @abc.abstractmethod
     def _parts(self, number: int, codes: tf.Tensor) -> tf.Tensor:
@@ -103,16 +107,20 @@ class Product(Composite):
     ) -> BottleneckOutput:
         """See Bottleneck."""
         x = tf.convert_to_tensor(x)
-        dtype = x.dtype
+        outputs = [level.e_step(part, mask, training) for level, part in self._slices(x, mask)]
+        quantized = tf.concat([output.quantized for output in outputs], axis=-1)
+        return self._combined(tf.cast(quantized, x.dtype), outputs)
+
+    def draw(self, x: tf.Tensor, draws: Draws) -> DrawnCodes:
+        """See Bottleneck."""
+        return _side_by_side([level.draw(part, draws) for level, part in self._slices(x, None)])
+
+    def _slices(self, x: tf.Tensor, mask: tf.Tensor | None) -> Iterator[tuple[Bottleneck, tf.Tensor]]:
+        """Yields each bottleneck with its slice of `x`."""
         if self.project_in is not None:
             positions = Positions(x, mask)
             x = positions.restore(self.project_in(positions.x))
-        slices = tf.split(x, len(self.levels), axis=-1)
-        outputs = [
-            level.e_step(part, mask, training) for level, part in zip(self.levels, slices, strict=True)
-        ]
-        quantized = tf.concat([output.quantized for output in outputs], axis=-1)
-        return self._combined(tf.cast(quantized, dtype), outputs)
+        return zip(self.levels, tf.split(x, len(self.levels), axis=-1), strict=True)
 
     def _parts(self, number: int, codes: tf.Tensor) -> tf.Tensor:
         parts = self.levels[number].parts(codes)
@@ -186,8 +194,22 @@ class Residual(Composite):
         error = tf.math.divide_no_nan(left, tf.reduce_sum(tf.square(tf.stop_gradient(whole)), axis=-1))
         return combined._replace(metrics=combined.metrics | {"quantization_error": positions.term(error)})
 
+    def draw(self, x: tf.Tensor, draws: Draws) -> DrawnCodes:
+        """See Bottleneck. A level's codes are drawn given those of the levels before it."""
+        positions = Positions(x, None)
+        rest, drawn = positions.restore(scaled(positions.x, self.settings.norm)), []
+        for level in self.levels:
+            drawn.append(level.draw(rest, draws))
+            rest -= level.embed(drawn[-1].codes)
+        return _side_by_side(drawn)
+
     def _parts(self, number: int, codes: tf.Tensor) -> tf.Tensor:
         return self.levels[number].parts(codes)
+
+
+def _side_by_side(drawn: list[DrawnCodes]) -> DrawnCodes:
+    """Returns the slots of all."""
+    return DrawnCodes(*(tf.concat(parts, axis=-1) for parts in zip(*drawn, strict=True)))
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, Positions, projection
+from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, DrawnCodes, Positions, projection
 from t2t_vqem.bottlenecks.checks import require, require_between, require_power_of_two
 from t2t_vqem.bottlenecks.estimator import straight_through
 from t2t_vqem.bottlenecks.settings import CodebookSettings
 from t2t_vqem.bottlenecks.usage import Usage
-from t2t_vqem.context import Training
+from t2t_vqem.context import Draws, Training
 
 
 class Counted(Bottleneck):
@@ -72,6 +72,8 @@ class GumbelSoftmax(Counted):
     applies, as the window of usage.
     """
 
+    stochastic = True
+
     def __init__(
         self,
         num_codes: int,
@@ -109,14 +111,12 @@ class GumbelSoftmax(Counted):
     ) -> BottleneckOutput:
         """See Bottleneck. Metric: `effective_codes`, exp(entropy of the posterior), between 1 and K."""
         positions = Positions(x, mask)
-        logits = self.logits(positions.x)
-        log_posterior = tf.nn.log_softmax(logits)
-        entropy = -tf.reduce_sum(tf.exp(log_posterior) * log_posterior, axis=-1)
+        logits, entropy = self._posterior(positions)
         codes = samples = tf.argmax(logits, axis=-1, output_type=tf.int32)
         if training is None:
             quantized = tf.gather(tf.convert_to_tensor(self.embeddings), codes)
         else:
-            noise = -tf.math.log(-tf.math.log(positions.uniform(training, self.num_codes)))
+            noise = self._noise(positions, training)
             relaxed = tf.nn.softmax((logits + noise) / self.settings.temperature_at(training))
             samples = tf.argmax(logits + noise, axis=-1, output_type=tf.int32)
             if self.hard:
@@ -126,6 +126,22 @@ class GumbelSoftmax(Counted):
         return self.output(
             positions, quantized, codes, samples, loss, training, effective_codes=tf.exp(entropy)
         )
+
+    def draw(self, x: tf.Tensor, draws: Draws) -> DrawnCodes:
+        positions = Positions(x, None)
+        logits, entropy = self._posterior(positions)
+        codes = tf.argmax(logits + self._noise(positions, draws), axis=-1, output_type=tf.int32)
+        return DrawnCodes(positions.restore(codes[:, None]), positions.restore(entropy[:, None]))
+
+    def _posterior(self, positions: Positions) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the logits [positions, codes] and the entropy of their softmax in nats [positions]."""
+        logits = self.logits(positions.x)
+        log_posterior = tf.nn.log_softmax(logits)
+        return logits, -tf.reduce_sum(tf.exp(log_posterior) * log_posterior, axis=-1)
+
+    def _noise(self, positions: Positions, draws: Draws) -> tf.Tensor:
+        """Returns numbers of the Gumbel distribution [positions, codes]."""
+        return -tf.math.log(-tf.math.log(positions.uniform(draws, self.num_codes)))
 
     def parts(self, codes: tf.Tensor) -> tf.Tensor:
         return tf.gather(tf.convert_to_tensor(self.embeddings), codes)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from t2t_vqem.bottlenecks import membership
-from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, Positions, projection
+from t2t_vqem.bottlenecks.bottleneck import Bottleneck, BottleneckOutput, DrawnCodes, Positions, projection
 from t2t_vqem.bottlenecks.codebook import Codebook, scaled
 from t2t_vqem.bottlenecks.estimator import ESTIMATORS
 from t2t_vqem.bottlenecks.posterior import negative_distances, posterior
 from t2t_vqem.bottlenecks.settings import CodebookSettings
-from t2t_vqem.context import Training
+from t2t_vqem.context import Draws, Training
 from t2t_vqem.fusion import recomputed
 
 
@@ -38,6 +38,10 @@ class VectorQuantiser(Bottleneck):
             self.project_out = projection(size, dim, "project_out")
         self.codebook = self.make_codebook(size)
 
+    @property
+    def stochastic(self) -> bool:
+        return self.num_samples is not None
+
     def make_codebook(self, size: int) -> Codebook:
         """Returns the codebook, its codes of `size` numbers; called once."""
         return Codebook(self.num_codes, size, self.settings)
@@ -52,11 +56,11 @@ class VectorQuantiser(Bottleneck):
         """
         settings, book = self.settings, self.codebook
         positions = Positions(x, mask)
-        x = positions.x if self.project_in is None else positions.zero_padding(self.project_in(positions.x))
+        x = self._projected(positions)
         fixed = tf.stop_gradient(scaled(x, settings.norm))
 
         places, born, temperature = book.places(), book.born(), settings.temperature_at(training)
-        drawn = training is not None and self.num_samples is not None
+        drawn = training is not None and self.stochastic
         draws = positions.uniform(training, self.num_samples) if drawn else None
         found = posterior(fixed, places, born, temperature, draws)
         active = positions.keep & tf.reduce_any(born)
@@ -106,6 +110,25 @@ class VectorQuantiser(Bottleneck):
                 "quantization_error": positions.term(error, active),
             },
         )
+
+    def draw(self, x: tf.Tensor, draws: Draws) -> DrawnCodes:
+        if not self.stochastic:
+            return super().draw(x, draws)
+        positions, book = Positions(x, None), self.codebook
+        fixed = tf.stop_gradient(scaled(self._projected(positions), self.settings.norm))
+        born, uniform = book.born(), positions.uniform(draws, 1)
+        found = posterior(fixed, book.places(), born, self.settings.temperature_at(None), uniform)
+        active = tf.reduce_any(born)
+        return DrawnCodes(
+            positions.restore(tf.where(active, found.samples, 0)),
+            positions.restore(tf.where(active, tf.math.log(found.effective_codes), 0.0)[:, None]),
+        )
+
+    def _projected(self, positions: Positions) -> tf.Tensor:
+        """Returns the encodings in the codes' own space, float32 [positions, size of a code]."""
+        if self.project_in is None:
+            return positions.x
+        return positions.zero_padding(self.project_in(positions.x))
 
     def _entropies(self, x: tf.Tensor, temperature: tf.Tensor | float) -> tf.Tensor:
         """Returns H(posterior) + sum of posterior * log(usage) of each position, float32 [positions].

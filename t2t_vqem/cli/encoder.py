@@ -3,20 +3,26 @@
     bin/encoder --model_dir=runs/vqvae --data_dir=data
     bin/trainer --problem=NAME_codes --model=latent_prior --data_dir=data ...
 
-All splits are encoded, in the batches that the run was trained with. A run that was interrupted goes on behind the
-finished shards. The last line of stdout is a JSON object.
+All splits are encoded, in the batches that the run was trained with. Each code is the likeliest, as bin/codec takes
+it; with --drawn it is drawn from P(code | picture), which is what a prior learns from that drawn_bits_per_dim is to be
+of. A run that was interrupted goes on behind the finished shards. The last line of stdout is a JSON object.
 """
 
 import json
 import time
 
 import numpy as np
+from absl import flags as absl_flags
 
 from t2t_vqem import config, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
+from t2t_vqem.errors import UserError
 
 flags.define("model_dir", "data_dir", "usr_dir", "gin_param", "checkpoint")
+absl_flags.DEFINE_bool(
+    "drawn", False, "draw each code from P(code | picture); it is the likeliest if not given"
+)
 FLAGS = flags.FLAGS
 
 
@@ -27,6 +33,7 @@ def main(argv: list[str]) -> None:
 
     import tensorflow as tf
 
+    from t2t_vqem.context import Draws
     from t2t_vqem.decoding import pictures
     from t2t_vqem.problems.batches import Batching
     from t2t_vqem.problems.codes import SUFFIX
@@ -39,12 +46,20 @@ def main(argv: list[str]) -> None:
     base, model, train, data_dir = run.problem, run.model, run.train_config, metadata.data_dir
     base.require_content("images", "bin/encoder")
     pictures.require_codes(model, "bin/encoder", ("encode", "code_shape", "num_codes"))
+    if FLAGS.drawn and not pictures.stochastic(model):
+        raise UserError(
+            "--drawn has nothing to draw: the bottleneck of this run has one code for each encoding; leave it out"
+        )
     runs.check_data(run)
+
+    def encode(batch: tf.Tensor, shard: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+        return model.encode(batch, Draws(0, shard, rows)) if FLAGS.drawn else model.encode(batch)
+
     start = time.monotonic()
     problem = registry.problems.get(base.name + SUFFIX)()
     manifest = problem.write(
         data_dir,
-        tf.function(model.encode, autograph=False),
+        tf.function(encode, autograph=False),
         code_shape=model.code_shape,
         num_codes=model.num_codes,
         encoder={
@@ -54,6 +69,7 @@ def main(argv: list[str]) -> None:
             "step": run.step,
             "weights": fingerprint(model).hex(),
             "dtype": strategy.compute_dtype(train.dtype),  # what "auto" means here
+            **({"codes": "drawn"} if FLAGS.drawn else {}),
         },
         batching=Batching(batch_tokens=train.batch_tokens, boundaries=train.boundaries),
     )

@@ -102,6 +102,11 @@ def require_codes(model: Model, reader: str, needed: Sequence[str] = _CONTRACT) 
         )
 
 
+def stochastic(model: Model) -> bool:
+    """Returns whether a picture has a distribution of codes, and not the likeliest alone."""
+    return any(bottleneck.stochastic for bottleneck in model.bottlenecks.values())
+
+
 def warn_of_class(model: Model) -> None:
     """Warns where pictures without classes go through a model that is told them: it is told the first."""
     if model.classes is not None:

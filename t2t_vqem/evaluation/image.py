@@ -4,8 +4,14 @@ A dimension is a number of a picture: 32 x 32 x 3 = 3,072 of them for CIFAR-10. 
 -log2 P(x | z) - log2 P(z) is an upper bound of -log2 P(x), for P(x) sums over all z. The figures of both terms are over
 the same dimensions, so that they add: `bits_per_dim` is their sum. Where model or prior are told the picture's class,
 all of it is given the class, and the signature says so.
+
+A bottleneck that has a distribution q of codes, soft EM's posterior or a categorical one, has a second bound, the mean
+of -log2 P(x | z) - log2 P(z) + log2 q(z | x) over codes drawn from q: the negative evidence lower bound. That is what
+bits-back coding pays (Townsend et al. 2019, arXiv 1901.04866), which gets the bits back that choose z; whoever stores
+the likeliest codes pays the first.
 """
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -13,6 +19,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from t2t_vqem.context import Draws
 from t2t_vqem.decoding import pictures as drawing
 from t2t_vqem.decoding.prior import Prior
 from t2t_vqem.evaluation import codebook, patches, picture_grid
@@ -30,7 +37,8 @@ _PATCHES = 16  # codes of a slot whose patches are shown
 class ImageEvaluator(LabelledEvaluator):
     """Evaluates models of pictures on one split of a problem, see `LabelledEvaluator`; a model is traced once.
 
-    A model's `look` gives losses, "outputs", "codes" and "nats", see `models.vqvae.VQVAE`.
+    A model's `look` gives losses, "outputs", "codes" and "nats", its `look_drawn` "codes", "nats" and "entropy"; see
+    `models.vqvae.VQVAE`.
     """
 
     main_metric = "bits_per_dim"
@@ -51,50 +59,48 @@ class ImageEvaluator(LabelledEvaluator):
         `interpolations`; `patches` (what the codes of the first slot stand for, the most frequent first: the mean
         of the places in the pictures that had them); with a prior `samples`, a row for each temperature.
 
+        Where codes have a distribution there are four floats more, of one draw for each picture:
+        `drawn_reconstruction_bits_per_dim`, `drawn_prior_bits_per_dim` and `code_entropy_bits_per_dim`, and
+        `drawn_bits_per_dim`, the sum of the first two less the third, an upper bound too; and its signature.
+
         Args:
           prior: of the codes; None takes all codes as equally likely.
         """
         drawing.require_codes(model, "its evaluation")
+        if drawing.stochastic(model):
+            drawing.require_codes(model, "its evaluation", ("look_drawn",))
         if self._traced is None or self._traced[0] is not model:
-            self._traced = (model, tf.function(lambda batch: _look(model, batch), autograph=False))
-        nats_of = tf.function(prior.nats, autograph=False) if prior else None
+            self._traced = (model, tf.function(functools.partial(_look, model), autograph=False))
+        of_codes = _nats_of_codes(model, prior)
         sums: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
-        counts, shown = 0, []
+        counts, seen, shown = 0, 0, []
         size = patches.patch_shape(model)
         means_of_first = patches.MeanPatches(model.num_codes, [*size, model.image_shape[-1]])
         for batch in self.batches():
-            found, terms = self._traced[1]({name: tf.constant(array) for name, array in batch.items()})
+            pictures, labels = batch["targets"], batch["inputs"]
+            features = {name: tf.constant(array) for name, array in batch.items()}
+            found, terms = self._traced[1](features, tf.range(len(labels)) + seen)
+            seen += len(labels)
             for term, (total, weight) in terms.items():
                 sums[term] += [float(total), float(weight)]
-            codes, pictures = found["codes"].numpy(), batch["targets"]
-            nats = nats_of({"inputs": batch["inputs"], "targets": found["codes"]}) if nats_of else None
-            sums["prior"] += [0.0 if nats is None else float(tf.reduce_sum(nats)), len(codes)]
-            for key in ("psnr", "ssim", "nats"):
-                sums[key] += [float(tf.reduce_sum(found[key])), len(codes)]
+            of_each = {key: found[key] for key in ("psnr", "ssim", "nats")}
+            of_each["prior"] = of_codes(labels, found["codes"])
+            if drawn := found.get("drawn"):
+                of_each |= {"drawn_nats": drawn["nats"], "code_entropy": drawn["entropy"]}
+                of_each["drawn_prior"] = of_codes(labels, drawn["codes"])
+            for key, values in of_each.items():
+                sums[key] += [float(tf.reduce_sum(values)), len(labels)]
+            codes = found["codes"].numpy()
             counts += codebook.code_counts(codes, np.ones(codes.shape[:-1], bool), model.num_codes)
             parts = patches.split(pictures, model.code_shape, size)
             means_of_first.add(parts.reshape(-1, *parts.shape[2:]), codes[..., 0].ravel())
             if sum(map(len, (pair[0] for pair in shown))) < _SHOWN:
-                shown.append((pictures, found["outputs"].numpy(), batch["inputs"]))
+                shown.append((pictures, found["outputs"].numpy(), labels))
         means: dict[str, float] = {key: total / weight for key, (total, weight) in sums.items() if weight > 0}
-        numbers, latents = math.prod(model.image_shape), math.prod(model.code_shape)
-        of_prior, of_picture = means.pop("prior"), means.pop("nats")
-        told = model.classes is not None or (prior is not None and prior.model.classes is not None)
-        if not prior:
-            of_prior = latents * math.log(model.num_codes)
-        bits = {
-            "reconstruction_bits_per_dim": of_picture / numbers / math.log(2),
-            "prior_bits_per_dim": of_prior / numbers / math.log(2),
-        }
         return {
-            "bits_per_dim": sum(bits.values()),
-            **bits,
+            **_bits(model, prior, means),
             **means,
             **codebook.usage(counts),
-            "bits_per_dim_signature": (
-                f"upper bound|dims:{numbers}|codes:{latents}|K:{model.num_codes}"
-                f"|prior:{prior.name if prior else 'uniform'}{'|given:class' if told else ''}"
-            ),
             "code_histogram": counts,
             **_pictures(model, shown),
             "patches": means_of_first.picture(_PATCHES),
@@ -110,15 +116,65 @@ class ImageEvaluator(LabelledEvaluator):
         return picture_grid.grid(np.array(rows), scale=2)
 
 
-def _look(model: Model, batch: Features) -> tuple[Features, dict[str, tuple[tf.Tensor, tf.Tensor]]]:
+def _look(
+    model: Model, batch: Features, rows: tf.Tensor
+) -> tuple[Features, dict[str, tuple[tf.Tensor, tf.Tensor]]]:
+    """Returns what `look` does and the likeness of each picture, and what `look_drawn` does under "drawn".
+
+    `rows` int32 [batch] are the pictures' numbers, which choose the draws.
+    """
     output, found = model.look(batch)
     pictures, rebuilt = batch["targets"], found["outputs"]
     height, width = pictures.shape[1:3]
-    likeness = {
+    found |= {
         "psnr": _psnr(pictures, rebuilt),
         "ssim": tf.image.ssim(pictures, rebuilt, 255, filter_size=min(11, height, width)),
     }
-    return found | likeness, {**output.losses, **output.metrics}
+    if drawing.stochastic(model):
+        found["drawn"] = model.look_drawn(batch, Draws(0, tf.constant(0), rows))
+    return found, {**output.losses, **output.metrics}
+
+
+def _nats_of_codes(model: Model, prior: Prior | None) -> Callable[[np.ndarray, tf.Tensor], tf.Tensor]:
+    """Returns what maps labels [batch] and codes [batch, ...] to -log P(codes), float32 [batch]."""
+    if prior is None:
+        nats = math.prod(model.code_shape) * math.log(model.num_codes)
+        return lambda labels, codes: tf.fill([len(labels)], nats)
+    traced = tf.function(prior.nats, autograph=False)
+    return lambda labels, codes: traced({"inputs": tf.constant(labels), "targets": codes})
+
+
+def _bits(model: Model, prior: Prior | None, means: dict[str, float]) -> dict[str, Value]:
+    """Takes the nats of a picture out of `means` and returns them as bits per dimension, with signatures."""
+    numbers, latents = math.prod(model.image_shape), math.prod(model.code_shape)
+    told = model.classes is not None or (prior is not None and prior.model.classes is not None)
+
+    def bits(key: str) -> float:
+        return means.pop(key) / numbers / math.log(2)
+
+    def signature(drawn: str = "") -> str:
+        return (
+            f"upper bound|dims:{numbers}|codes:{latents}{drawn}|K:{model.num_codes}"
+            f"|prior:{prior.name if prior else 'uniform'}{'|given:class' if told else ''}"
+        )
+
+    of_picture, of_codes = bits("nats"), bits("prior")
+    figures = {
+        "bits_per_dim": of_picture + of_codes,
+        "reconstruction_bits_per_dim": of_picture,
+        "prior_bits_per_dim": of_codes,
+        "bits_per_dim_signature": signature(),
+    }
+    if "drawn_nats" not in means:
+        return figures
+    of_picture, of_codes, entropy = bits("drawn_nats"), bits("drawn_prior"), bits("code_entropy")
+    return figures | {
+        "drawn_bits_per_dim": of_picture + of_codes - entropy,
+        "drawn_reconstruction_bits_per_dim": of_picture,
+        "drawn_prior_bits_per_dim": of_codes,
+        "code_entropy_bits_per_dim": entropy,
+        "drawn_bits_per_dim_signature": signature(", drawn"),
+    }
 
 
 def _psnr(pictures: tf.Tensor, rebuilt: tf.Tensor) -> tf.Tensor:

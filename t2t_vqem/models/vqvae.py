@@ -13,7 +13,7 @@ import tensorflow as tf
 from t2t_vqem import registry
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
 from t2t_vqem.bottlenecks.composite import sliced
-from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.context import Draws, LossTerm, Training
 from t2t_vqem.layers.likelihoods import LIKELIHOODS
 from t2t_vqem.layers.losses import masked_sum
 from t2t_vqem.layers.picture_stacks import PictureDecoder, PictureEncoder
@@ -152,9 +152,32 @@ class VQVAE(Model):
         )
         return output, found, nats
 
-    def encode(self, pictures: tf.Tensor) -> tf.Tensor:
-        """Returns the codes int32 [batch, *code_shape] of `pictures` uint8 [batch, height, width, channels]."""
-        return self._discretise(pictures, None)[0].codes
+    def encode(self, pictures: tf.Tensor, draws: Draws | None = None) -> tf.Tensor:
+        """Returns the codes int32 [batch, *code_shape] of `pictures` uint8 [batch, height, width, channels].
+
+        They are the likeliest, or with `draws` drawn from P(z | x).
+        """
+        if draws is None:
+            return self._discretise(pictures, None)[0].codes
+        return self.bottleneck.draw(self._encoded(pictures), draws).codes
+
+    def look_drawn(self, features: Features, draws: Draws) -> Features:
+        """As `look`, of codes drawn from P(z | x).
+
+        Returns:
+          "codes" int32 [batch, *code_shape]; "nats" float32 [batch], -log P(picture | codes), and "entropy" float32
+          [batch], of P(codes | picture): both estimates of their means over draws, in nats. The latter is exact unless
+          slots depend on each other.
+        """
+        pictures = features["targets"]
+        drawn = self.bottleneck.draw(self._encoded(pictures), draws)
+        embedded = tf.cast(self.bottleneck.embed(drawn.codes), self.compute_dtype)
+        parameters = self._parameters(embedded, features["inputs"])
+        return {
+            "codes": drawn.codes,
+            "nats": tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2]),
+            "entropy": tf.reduce_sum(drawn.entropy, axis=[1, 2, 3]),
+        }
 
     def decode(self, codes: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the expected pictures uint8 [batch, height, width, channels] of `codes` int32 [batch, *code_shape].
@@ -176,18 +199,18 @@ class VQVAE(Model):
         Returns:
           uint8 [batch, len(shares), height, width, channels]; each mixture is discretised before it is decoded.
         """
-        ends = [self.to_codes(self.encoder(self._scaled(pictures))) for pictures in (first, second)]
+        ends = [self._encoded(pictures) for pictures in (first, second)]
         mixed = [ends[0] + share * (ends[1] - ends[0]) for share in shares]
         codes = [self.bottleneck.e_step(encoded, None, None).codes for encoded in mixed]
         return tf.stack([self.decode(own, labels) for own in codes], axis=1)
 
-    def _scaled(self, pictures: tf.Tensor) -> tf.Tensor:
-        return tf.cast(pictures, self.compute_dtype) / 127.5 - 1.0
+    def _encoded(self, pictures: tf.Tensor) -> tf.Tensor:
+        return self.to_codes(self.encoder(tf.cast(pictures, self.compute_dtype) / 127.5 - 1.0))
 
     def _discretise(
         self, pictures: tf.Tensor, training: Training | None
     ) -> tuple[BottleneckOutput, tf.Tensor]:
-        encoded = self.to_codes(self.encoder(self._scaled(pictures)))
+        encoded = self._encoded(pictures)
         return self.bottleneck.e_step(encoded, None, training), encoded
 
     def _parameters(self, quantized: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:

@@ -104,17 +104,17 @@ class CodesProblem(LabelledProblem):
         if not os.path.exists(os.path.join(self.folder(data_dir), shards.MANIFEST)):
             return
         there = self.manifest(data_dir)["encoder"]
-        for key, value in encoder.items():
-            if there.get(key) != value:
+        for key in encoder | there:
+            if there.get(key) != encoder.get(key):
                 raise UserError(
-                    f"{self.folder(data_dir)} was made by another run: its {key} is {there.get(key)}, not {value}; "
-                    "delete it or choose another --data_dir"
+                    f"{self.folder(data_dir)} was made otherwise: its {key} is {there.get(key)}, not "
+                    f"{encoder.get(key)}; delete it or choose another --data_dir"
                 )
 
     def write(
         self,
         data_dir: str,
-        encode: Callable[[tf.Tensor], tf.Tensor],
+        encode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
         *,
         code_shape: Sequence[int],
         num_codes: int,
@@ -126,7 +126,8 @@ class CodesProblem(LabelledProblem):
         A call that was interrupted goes on behind the finished shards, which are those of the pictures.
 
         Args:
-          encode: maps pictures uint8 [rows, height, width, channels] to codes int32 [rows, *code_shape].
+          encode: maps pictures uint8 [rows, height, width, channels], the number of their shard int32 [] and their
+            places in it int32 [rows] (-1 of a filling row) to codes int32 [rows, *code_shape].
           encoder: what tells the run from any other; values of JSON.
           batching: of the pictures, as the run's model takes them.
 
@@ -152,14 +153,16 @@ class CodesProblem(LabelledProblem):
         }
         stored = _format(tuple(code_shape), num_codes)
 
+        names = [name for entry in splits.values() for name in entry["shards"]]
+
         def write_shard(folder: str, name: str, paths: list[str]) -> dict[str, Any]:
-            examples = _encoded(paths, self.base.array_format, batching, encode, num_codes)
+            shard = names.index(name)
+            examples = _encoded(paths, shard, self.base.array_format, batching, encode, num_codes)
             return _write_shard(os.path.join(folder, name), examples, stored)
 
         partial = final + ".partial"
         with generation.exclusive(partial, wait=False):
             generation.resume(partial, about)
-            names = [name for entry in splits.values() for name in entry["shards"]]
             entries = generation.write_shards(
                 partial,
                 (generation.Shard(name, [os.path.join(base_folder, name)]) for name in names),
@@ -189,16 +192,21 @@ def _format(code_shape: tuple[int, int, int], num_codes: int) -> ArrayFormat:
 
 def _encoded(
     paths: Sequence[str],
+    shard: int,
     pictures: ArrayFormat,
     batching: Batching,
-    encode: Callable[[tf.Tensor], tf.Tensor],
+    encode: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor],
     num_codes: int,
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields the codes and the label of each picture of some shards, in order."""
+    """Yields the codes and the label of each picture of a shard, in order."""
+    import tensorflow as tf
+
     from t2t_vqem.problems import array_batches
 
+    number = tf.constant(shard)
     for batch in array_batches.evaluation_batches(paths, pictures, batching):
-        codes, real = encode(batch["targets"]).numpy(), batch["index"].numpy() >= 0
+        index = batch["index"]
+        codes, real = encode(batch["targets"], number, index).numpy(), index.numpy() >= 0
         if codes.min() < 0 or codes.max() >= num_codes:
             raise ValueError(f"codes from {codes.min()} to {codes.max()} of a model of {num_codes} codes")
         yield from zip(codes[real], batch["inputs"].numpy()[real].tolist(), strict=True)

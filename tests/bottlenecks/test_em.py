@@ -10,7 +10,7 @@ import tensorflow as tf
 from t2t_vqem.bottlenecks.em import HardEM, SoftEM
 from t2t_vqem.bottlenecks.posterior import sample
 from t2t_vqem.bottlenecks.settings import CodebookSettings as Settings
-from t2t_vqem.context import Training
+from t2t_vqem.context import Draws, Training
 from t2t_vqem.errors import UserError
 
 DIM = 8
@@ -42,6 +42,22 @@ def posterior(x, means, temperature=1.0):
 
 def state(bottleneck):
     return [weight.numpy() for weight in bottleneck.weights]
+
+
+def test_codes_are_drawn_at_the_temperature_of_evaluation():
+    means, points = normal(6, DIM, seed=1), normal(1, DIM)
+    settings = Settings(norm=None, temperature=50.0, final_temperature=5.0, anneal_steps=100)
+    soft, many = place(SoftEM(6, DIM, settings), means), 20_000
+    drawn = soft.draw(np.tile(points, [many, 1]), Draws(0, tf.constant(0), tf.range(many)))
+    expected = posterior(points, means, temperature=5.0)[0]
+    np.testing.assert_allclose(np.bincount(drawn.codes[:, 0], minlength=6) / many, expected, atol=0.01)
+    np.testing.assert_allclose(drawn.entropy, -np.sum(expected * np.log(expected)), rtol=1e-4)
+
+
+def test_before_a_code_is_born_none_is_drawn():
+    drawn = SoftEM(6, DIM).draw(normal(ROWS, DIM), training())
+    assert not np.any(drawn.codes)
+    assert not np.any(drawn.entropy)
 
 
 def test_hard_em_without_memory_is_one_step_of_k_means():

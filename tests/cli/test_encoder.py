@@ -181,7 +181,7 @@ def test_codes_of_other_weights_are_not_overwritten(encode, root, tmp_path):
     weight = run.model.variables[0]
     weight.assign(weight + 1)
     checkpoints.keep_best(str(other), run.model, checkpoints.Best(42, "nll", 1.0))
-    refused(encode(model="retrained"), "was made by another run: its weights is")
+    refused(encode(model="retrained"), "was made otherwise: its weights is")
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,11 @@ def test_codes_of_other_weights_are_not_overwritten(encode, root, tmp_path):
 )
 def test_a_run_without_codes_is_told_in_one_sentence(encode, data_dir, model, expected):
     refused(encode(model=model), expected)
+    assert os.listdir(data_dir) == ["cli_pictures"]
+
+
+def test_a_bottleneck_of_one_code_has_none_to_draw(encode, data_dir):
+    refused(encode("--drawn"), "--drawn has nothing to draw")
     assert os.listdir(data_dir) == ["cli_pictures"]
 
 

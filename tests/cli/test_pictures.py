@@ -1,6 +1,7 @@
 """bin/evaluator and bin/decoder on a model of pictures and a prior over its codes."""
 
 import json
+import shutil
 import types
 
 import numpy as np
@@ -59,6 +60,7 @@ def made(tmp_path_factory):
     data = str(root / "data")
     Noise().generate(data, workers=1)
     kinds = {"model": {}, "other": {"seed": 1}, "conditional": {"class_conditional": True}}
+    kinds["hard"] = {"bottleneck": "hard_em"}
     folders = {kind: write_run(root / kind, data, "cli_noise", "vqvae", **how) for kind, how in kinds.items()}
     return types.SimpleNamespace(root=root, data=data, **folders)
 
@@ -122,6 +124,33 @@ def test_codes_made_anew_tell_nothing_of_the_prior_that_learnt_the_old(call, mad
     done = call(evaluator, f"--model_dir={made.model}", f"--prior_model_dir={prior}")
     assert done.status == 0
     assert "cannot be told: the codes that it learnt are not in" in caplog.text
+
+
+def test_a_prior_of_drawn_codes_gives_the_bound_of_the_posterior(call, made, tmp_path):
+    data = str(tmp_path / "data")
+    shutil.copytree(f"{made.data}/cli_noise", f"{data}/cli_noise")
+    flags = (f"--model_dir={made.model}", f"--data_dir={data}")
+    done = call(encoder, *flags, "--drawn")
+    assert done.status == 0, done.err[-3000:]
+    again = call(encoder, *flags)
+    assert (again.status, again.out) == (2, "")
+    assert "was made otherwise: its codes is drawn, not None" in again.err.splitlines()[-1]
+    prior = write_run(tmp_path / "prior", data, "cli_noise_codes", "latent_prior")
+    judged = call(evaluator, *flags, "--split=test", f"--prior_model_dir={prior}")
+    assert judged.status == 0, judged.err[-3000:]
+    told = json.loads(judged.out.splitlines()[-1])
+    parts = ("drawn_reconstruction", "drawn_prior", "code_entropy")
+    of_picture, of_codes, entropy = (told[f"{part}_bits_per_dim"] for part in parts)
+    assert entropy > 0
+    assert told["drawn_bits_per_dim"] == pytest.approx(of_picture + of_codes - entropy)
+    assert told["drawn_bits_per_dim_signature"].startswith("upper bound|dims:240|codes:12, drawn|K:16|prior:")
+
+
+def test_one_code_a_picture_has_one_bound(call, made):
+    done = call(evaluator, f"--model_dir={made.hard}", "--split=test")
+    assert done.status == 0, done.err[-3000:]
+    told = json.loads(done.out.splitlines()[-1])
+    assert not [figure for figure in told if "drawn" in figure or "entropy" in figure]
 
 
 def test_a_bound_given_the_class_says_so(call, made):

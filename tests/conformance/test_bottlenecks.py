@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from t2t_vqem import fusion, registry
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
-from t2t_vqem.context import Training
+from t2t_vqem.context import Draws, Training
 from t2t_vqem.training import checkpoints
 from t2t_vqem.training.codebook_watch import CodebookWatch
 
@@ -254,6 +254,36 @@ def test_evaluation_needs_no_neighbours(name):
     whole = bottleneck.e_step(X, MASK)
     alone = bottleneck.e_step(X[2:3], MASK[2:3])
     np.testing.assert_array_equal(whole.codes[2:3], alone.codes)
+
+
+def test_draws_of_codes_belong_to_the_row(name):
+    bottleneck = trained(name)
+
+    def draw(x, rows, seed=0):
+        return bottleneck.draw(x, Draws(seed, tf.constant(0), tf.constant(rows)))
+
+    whole, rows = draw(X, range(ROWS)), [5, 2]
+    assert whole.codes.shape == whole.entropy.shape == (ROWS, LENGTH, bottleneck.slots)
+    assert 0 <= np.min(whole.codes) <= np.max(whole.codes) < bottleneck.num_codes
+    np.testing.assert_array_equal(draw(X[rows], rows).codes, whole.codes.numpy()[rows])
+    if bottleneck.stochastic:
+        assert not np.array_equal(whole.codes, draw(X, range(ROWS), seed=1).codes)
+    else:
+        np.testing.assert_array_equal(whole.codes, bottleneck.e_step(X, None).codes)
+        assert not np.any(whole.entropy)
+
+
+def test_the_entropy_is_that_of_many_draws(name):
+    bottleneck, many = trained(name), 20_000
+    entropy = tf.reduce_sum(bottleneck.draw(X, Draws(0, tf.constant(0), tf.range(ROWS))).entropy, axis=-1)
+    unsure = X[np.unravel_index(np.argmax(entropy), entropy.shape)]
+    drawn = bottleneck.draw(np.tile(unsure, [many, 1, 1]), Draws(3, tf.constant(0), tf.range(many)))
+    _, counts = np.unique(drawn.codes.numpy().reshape(many, -1), axis=0, return_counts=True)
+    told = float(tf.reduce_mean(tf.reduce_sum(drawn.entropy, axis=-1)))
+    shares = counts / many
+    bias = (len(counts) - 1) / (2 * many)  # of an entropy of counts (Miller 1955)
+    assert -np.sum(shares * np.log(shares)) + bias == pytest.approx(told, abs=0.03)
+    assert (told > 0.1) == bottleneck.stochastic
 
 
 def test_training_is_deterministic(name):

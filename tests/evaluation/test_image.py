@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from t2t_vqem import picture_file
-from t2t_vqem.context import Training
+from t2t_vqem.context import Draws, Training
 from t2t_vqem.decoding.prior import Prior
 from t2t_vqem.errors import UserError
 from t2t_vqem.evaluation import picture_grid
@@ -76,6 +76,13 @@ def test_the_figures_are_those_of_a_direct_computation(data_dir, model):
     counts = np.stack([np.bincount(slot, minlength=8) for slot in found["codes"].numpy().reshape(-1, 2).T])
     np.testing.assert_array_equal(values["code_histogram"], counts)
     assert values["bits_per_dim_signature"] == "upper bound|dims:1152|codes:48|K:8|prior:uniform"
+    drawn = model.look_drawn(batch, Draws(0, tf.constant(0), tf.range(7)))
+    assert not np.array_equal(drawn["codes"], found["codes"])
+    nats, entropy = (float(tf.reduce_mean(drawn[key])) for key in ("nats", "entropy"))
+    assert values["drawn_bits_per_dim"] == pytest.approx(
+        (nats + 48 * math.log(8) - entropy) / numbers / math.log(2), rel=1e-4
+    )
+    assert values["code_entropy_bits_per_dim"] == pytest.approx(entropy / numbers / math.log(2), rel=1e-4)
 
 
 def test_a_prior_takes_the_place_of_the_uniform_one(data_dir, model):
