@@ -39,7 +39,7 @@ class BottleneckOutput(NamedTuple):
 
 
 class DrawnCodes(NamedTuple):
-    """Codes drawn from each position's own distribution P(codes | x), at the temperature of evaluation.
+    """Codes drawn from each position's own distribution P(codes | x), as it is in evaluation.
 
     Attributes:
       codes: int32 [batch, ..., slots].

@@ -4,8 +4,8 @@
     bin/trainer --problem=NAME_codes --model=latent_prior --data_dir=data ...
 
 All splits are encoded, in the batches that the run was trained with. Each code is the likeliest, as bin/codec takes
-it; with --drawn it is drawn from P(code | picture), which is what a prior learns from that drawn_bits_per_dim is to be
-of. A run that was interrupted goes on behind the finished shards. The last line of stdout is a JSON object.
+it; with --drawn it is drawn from P(code | picture): train a prior on these for the sake of drawn_bits_per_dim. A run
+that was interrupted goes on behind the finished shards. The last line of stdout is a JSON object.
 """
 
 import json
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     from t2t_vqem.context import Draws
     from t2t_vqem.decoding import pictures
     from t2t_vqem.problems.batches import Batching
-    from t2t_vqem.problems.codes import SUFFIX
+    from t2t_vqem.problems.codes import LIKELIEST, SUFFIX
     from t2t_vqem.training import runs, strategy
     from t2t_vqem.training.fingerprint import fingerprint
 
@@ -46,14 +46,14 @@ def main(argv: list[str]) -> None:
     base, model, train, data_dir = run.problem, run.model, run.train_config, metadata.data_dir
     base.require_content("images", "bin/encoder")
     pictures.require_codes(model, "bin/encoder", ("encode", "code_shape", "num_codes"))
-    if FLAGS.drawn and not pictures.stochastic(model):
+    if FLAGS.drawn and not pictures.draws_codes(model):
         raise UserError(
-            "--drawn has nothing to draw: the bottleneck of this run has one code for each encoding; leave it out"
+            "--drawn has nothing to draw: the codes of this run have no distribution; leave it out"
         )
     runs.check_data(run)
 
     def encode(batch: tf.Tensor, shard: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-        return model.encode(batch, Draws(0, shard, rows)) if FLAGS.drawn else model.encode(batch)
+        return model.draw(batch, Draws(0, shard, rows)).codes if FLAGS.drawn else model.encode(batch)
 
     start = time.monotonic()
     problem = registry.problems.get(base.name + SUFFIX)()
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
             "step": run.step,
             "weights": fingerprint(model).hex(),
             "dtype": strategy.compute_dtype(train.dtype),  # what "auto" means here
-            **({"codes": "drawn"} if FLAGS.drawn else {}),
+            "codes": "drawn" if FLAGS.drawn else LIKELIEST,
         },
         batching=Batching(batch_tokens=train.batch_tokens, boundaries=train.boundaries),
     )

@@ -102,9 +102,10 @@ def require_codes(model: Model, reader: str, needed: Sequence[str] = _CONTRACT) 
         )
 
 
-def stochastic(model: Model) -> bool:
-    """Returns whether a picture has a distribution of codes, and not the likeliest alone."""
-    return any(bottleneck.stochastic for bottleneck in model.bottlenecks.values())
+def draws_codes(model: Model) -> bool:
+    """Returns whether a picture has a distribution of codes, not the likeliest alone, and `model` draws from it."""
+    able = hasattr(model, "draw") and hasattr(model, "nats")
+    return able and any(bottleneck.stochastic for bottleneck in model.bottlenecks.values())
 
 
 def warn_of_class(model: Model) -> None:

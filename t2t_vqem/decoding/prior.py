@@ -17,7 +17,7 @@ class Prior(NamedTuple):
     """A trained prior.
 
     Attributes:
-      name: what figures call it: model and step.
+      name: what figures call it: model and step, and whether it learnt drawn codes.
     """
 
     model: PriorModel
@@ -83,4 +83,5 @@ def open_prior(
             f'the prior in "{model_dir}" is one of the codes of other weights (step {encoder["step"]}) than these '
             f"(step {run.step}); give those by --checkpoint, or train a prior on codes of these"
         )
-    return Prior(prior.model, f"{prior.metadata.model}@{prior.step}")
+    learnt = " of drawn codes" if known and encoder.get("codes") == "drawn" else ""
+    return Prior(prior.model, f"{prior.metadata.model}@{prior.step}{learnt}")

@@ -37,7 +37,7 @@ _PATCHES = 16  # codes of a slot whose patches are shown
 class ImageEvaluator(LabelledEvaluator):
     """Evaluates models of pictures on one split of a problem, see `LabelledEvaluator`; a model is traced once.
 
-    A model's `look` gives losses, "outputs", "codes" and "nats", its `look_drawn` "codes", "nats" and "entropy"; see
+    A model's `look` gives losses, "outputs", "codes" and "nats"; for the second bound it has `draw` and `nats`, see
     `models.vqvae.VQVAE`.
     """
 
@@ -67,8 +67,6 @@ class ImageEvaluator(LabelledEvaluator):
           prior: of the codes; None takes all codes as equally likely.
         """
         drawing.require_codes(model, "its evaluation")
-        if drawing.stochastic(model):
-            drawing.require_codes(model, "its evaluation", ("look_drawn",))
         if self._traced is None or self._traced[0] is not model:
             self._traced = (model, tf.function(functools.partial(_look, model), autograph=False))
         of_codes = _nats_of_codes(model, prior)
@@ -79,15 +77,16 @@ class ImageEvaluator(LabelledEvaluator):
         for batch in self.batches():
             pictures, labels = batch["targets"], batch["inputs"]
             features = {name: tf.constant(array) for name, array in batch.items()}
-            found, terms = self._traced[1](features, tf.range(len(labels)) + seen)
+            numbers = tf.constant(self._chosen[seen : seen + len(labels)], tf.int32)
+            found, terms = self._traced[1](features, numbers)
             seen += len(labels)
             for term, (total, weight) in terms.items():
                 sums[term] += [float(total), float(weight)]
             of_each = {key: found[key] for key in ("psnr", "ssim", "nats")}
             of_each["prior"] = of_codes(labels, found["codes"])
-            if drawn := found.get("drawn"):
-                of_each |= {"drawn_nats": drawn["nats"], "code_entropy": drawn["entropy"]}
-                of_each["drawn_prior"] = of_codes(labels, drawn["codes"])
+            if "drawn_codes" in found:
+                of_each |= {key: found[key] for key in ("drawn_nats", "code_entropy")}
+                of_each["drawn_prior"] = of_codes(labels, found["drawn_codes"])
             for key, values in of_each.items():
                 sums[key] += [float(tf.reduce_sum(values)), len(labels)]
             codes = found["codes"].numpy()
@@ -119,9 +118,9 @@ class ImageEvaluator(LabelledEvaluator):
 def _look(
     model: Model, batch: Features, rows: tf.Tensor
 ) -> tuple[Features, dict[str, tuple[tf.Tensor, tf.Tensor]]]:
-    """Returns what `look` does and the likeness of each picture, and what `look_drawn` does under "drawn".
+    """Returns what `look` does, the likeness of each picture, and where the model draws codes what these cost.
 
-    `rows` int32 [batch] are the pictures' numbers, which choose the draws.
+    `rows` int32 [batch] are the pictures' places in the split, which choose the draws.
     """
     output, found = model.look(batch)
     pictures, rebuilt = batch["targets"], found["outputs"]
@@ -130,8 +129,13 @@ def _look(
         "psnr": _psnr(pictures, rebuilt),
         "ssim": tf.image.ssim(pictures, rebuilt, 255, filter_size=min(11, height, width)),
     }
-    if drawing.stochastic(model):
-        found["drawn"] = model.look_drawn(batch, Draws(0, tf.constant(0), rows))
+    if drawing.draws_codes(model):
+        drawn = model.draw(pictures, Draws(0, tf.constant(0), rows))
+        found |= {
+            "drawn_codes": drawn.codes,
+            "drawn_nats": model.nats(batch, drawn.codes),
+            "code_entropy": tf.reduce_sum(drawn.entropy, axis=[1, 2, 3]),
+        }
     return found, {**output.losses, **output.metrics}
 
 

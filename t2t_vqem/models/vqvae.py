@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from t2t_vqem import registry
-from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
+from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput, DrawnCodes
 from t2t_vqem.bottlenecks.composite import sliced
 from t2t_vqem.context import Draws, LossTerm, Training
 from t2t_vqem.layers.likelihoods import LIKELIHOODS
@@ -140,7 +140,7 @@ class VQVAE(Model):
         if training is None:  # what is judged is what the codes say; those not born yet say nothing
             quantized = tf.cast(self.bottleneck.embed(found.codes), quantized.dtype)
         parameters = self._parameters(quantized, features["inputs"])
-        nats = tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2])
+        nats = self._nats(parameters, pictures)
         numbers = tf.cast(tf.size(pictures), tf.float32)
         norm = tf.reduce_sum(tf.square(tf.cast(encoded, tf.float32)), axis=-1)
         output = ModelOutput(
@@ -152,32 +152,18 @@ class VQVAE(Model):
         )
         return output, found, nats
 
-    def encode(self, pictures: tf.Tensor, draws: Draws | None = None) -> tf.Tensor:
-        """Returns the codes int32 [batch, *code_shape] of `pictures` uint8 [batch, height, width, channels].
+    def encode(self, pictures: tf.Tensor) -> tf.Tensor:
+        """Returns the codes int32 [batch, *code_shape] of `pictures` uint8 [batch, height, width, channels]."""
+        return self._discretise(pictures, None)[0].codes
 
-        They are the likeliest, or with `draws` drawn from P(z | x).
-        """
-        if draws is None:
-            return self._discretise(pictures, None)[0].codes
-        return self.bottleneck.draw(self._encoded(pictures), draws).codes
+    def draw(self, pictures: tf.Tensor, draws: Draws) -> DrawnCodes:
+        """Draws codes of `pictures` from P(z | x), where `encode` takes the likeliest; both [batch, *code_shape]."""
+        return self.bottleneck.draw(self._encoded(pictures), draws)
 
-    def look_drawn(self, features: Features, draws: Draws) -> Features:
-        """As `look`, of codes drawn from P(z | x).
-
-        Returns:
-          "codes" int32 [batch, *code_shape]; "nats" float32 [batch], -log P(picture | codes), and "entropy" float32
-          [batch], of P(codes | picture): both estimates of their means over draws, in nats. The latter is exact unless
-          slots depend on each other.
-        """
-        pictures = features["targets"]
-        drawn = self.bottleneck.draw(self._encoded(pictures), draws)
-        embedded = tf.cast(self.bottleneck.embed(drawn.codes), self.compute_dtype)
-        parameters = self._parameters(embedded, features["inputs"])
-        return {
-            "codes": drawn.codes,
-            "nats": tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2]),
-            "entropy": tf.reduce_sum(drawn.entropy, axis=[1, 2, 3]),
-        }
+    def nats(self, features: Features, codes: tf.Tensor) -> tf.Tensor:
+        """Returns -log P(picture | codes) of `features` float32 [batch], for any `codes` int32 [batch, *code_shape]."""
+        embedded = tf.cast(self.bottleneck.embed(codes), self.compute_dtype)
+        return self._nats(self._parameters(embedded, features["inputs"]), features["targets"])
 
     def decode(self, codes: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the expected pictures uint8 [batch, height, width, channels] of `codes` int32 [batch, *code_shape].
@@ -212,6 +198,9 @@ class VQVAE(Model):
     ) -> tuple[BottleneckOutput, tf.Tensor]:
         encoded = self._encoded(pictures)
         return self.bottleneck.e_step(encoded, None, training), encoded
+
+    def _nats(self, parameters: tf.Tensor, pictures: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(self.likelihood.nats(parameters, pictures), axis=[1, 2])
 
     def _parameters(self, quantized: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
         if self.classes is not None:

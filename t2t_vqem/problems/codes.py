@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from t2t_vqem.problems.batches import Batching
 
 SUFFIX = "_codes"
+LIKELIEST = "likeliest"
+"""How codes were chosen where the manifest does not say it."""
 
 _COUNTS = "train_code_counts.npy"
 
@@ -74,8 +76,8 @@ class CodesProblem(LabelledProblem):
     def manifest(self, data_dir: str) -> dict[str, Any]:
         """Returns the manifest; besides the files it says what the codes are of.
 
-        "encoder" is the run that made them: problem, data fingerprint, model, step, weights and more. "image_shape"
-        is that of the pictures, so that bits of codes can be given as bits per dimension.
+        "encoder" is the run that made them and how: problem, data fingerprint, model, step, weights and more.
+        "image_shape" is that of the pictures, so that bits of codes can be given as bits per dimension.
         """
         manifest = super().manifest(data_dir)
         self.code_shape = tuple(manifest["code_shape"])
@@ -100,15 +102,15 @@ class CodesProblem(LabelledProblem):
         return self.manifest(data_dir)
 
     def require_encoder(self, data_dir: str, encoder: Mapping[str, Any]) -> None:
-        """Raises a UserError if there are codes already and another run made them."""
+        """Raises a UserError if there are codes already, of another run or chosen otherwise."""
         if not os.path.exists(os.path.join(self.folder(data_dir), shards.MANIFEST)):
             return
-        there = self.manifest(data_dir)["encoder"]
-        for key in encoder | there:
-            if there.get(key) != encoder.get(key):
+        there = {"codes": LIKELIEST} | self.manifest(data_dir)["encoder"]
+        for key, value in encoder.items():
+            if there.get(key) != value:
                 raise UserError(
-                    f"{self.folder(data_dir)} was made otherwise: its {key} is {there.get(key)}, not "
-                    f"{encoder.get(key)}; delete it or choose another --data_dir"
+                    f"{self.folder(data_dir)} was made otherwise: encoder.{key} is {there.get(key)}, not {value}; "
+                    "delete it or choose another --data_dir"
                 )
 
     def write(
@@ -132,7 +134,7 @@ class CodesProblem(LabelledProblem):
           batching: of the pictures, as the run's model takes them.
 
         Raises:
-          UserError: no pictures or damaged ones, codes of another run, another process that writes them now, or a
+          UserError: no pictures or damaged ones, other codes there, another process that writes them now, or a
             folder that cannot be written to.
         """
         self.require_encoder(data_dir, encoder)

@@ -134,7 +134,7 @@ def test_a_prior_of_drawn_codes_gives_the_bound_of_the_posterior(call, made, tmp
     assert done.status == 0, done.err[-3000:]
     again = call(encoder, *flags)
     assert (again.status, again.out) == (2, "")
-    assert "was made otherwise: its codes is drawn, not None" in again.err.splitlines()[-1]
+    assert "was made otherwise: encoder.codes is drawn, not likeliest" in again.err.splitlines()[-1]
     prior = write_run(tmp_path / "prior", data, "cli_noise_codes", "latent_prior")
     judged = call(evaluator, *flags, "--split=test", f"--prior_model_dir={prior}")
     assert judged.status == 0, judged.err[-3000:]
@@ -143,7 +143,9 @@ def test_a_prior_of_drawn_codes_gives_the_bound_of_the_posterior(call, made, tmp
     of_picture, of_codes, entropy = (told[f"{part}_bits_per_dim"] for part in parts)
     assert entropy > 0
     assert told["drawn_bits_per_dim"] == pytest.approx(of_picture + of_codes - entropy)
-    assert told["drawn_bits_per_dim_signature"].startswith("upper bound|dims:240|codes:12, drawn|K:16|prior:")
+    assert told["drawn_bits_per_dim_signature"] == (
+        "upper bound|dims:240|codes:12, drawn|K:16|prior:latent_prior@7 of drawn codes"
+    )
 
 
 def test_one_code_a_picture_has_one_bound(call, made):

@@ -76,9 +76,10 @@ def test_the_figures_are_those_of_a_direct_computation(data_dir, model):
     counts = np.stack([np.bincount(slot, minlength=8) for slot in found["codes"].numpy().reshape(-1, 2).T])
     np.testing.assert_array_equal(values["code_histogram"], counts)
     assert values["bits_per_dim_signature"] == "upper bound|dims:1152|codes:48|K:8|prior:uniform"
-    drawn = model.look_drawn(batch, Draws(0, tf.constant(0), tf.range(7)))
-    assert not np.array_equal(drawn["codes"], found["codes"])
-    nats, entropy = (float(tf.reduce_mean(drawn[key])) for key in ("nats", "entropy"))
+    drawn = model.draw(batch["targets"], Draws(0, tf.constant(0), tf.range(7)))
+    assert not np.array_equal(drawn.codes, found["codes"])
+    nats = float(tf.reduce_mean(model.nats(batch, drawn.codes)))
+    entropy = float(tf.reduce_sum(drawn.entropy)) / 7
     assert values["drawn_bits_per_dim"] == pytest.approx(
         (nats + 48 * math.log(8) - entropy) / numbers / math.log(2), rel=1e-4
     )

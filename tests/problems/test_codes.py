@@ -159,8 +159,21 @@ def test_an_interrupted_call_goes_on_and_ends_in_the_same_bytes(data_dir, tmp_pa
     write(tmp_path, None)  # nothing to do
 
 
+def test_the_encoder_is_told_shard_and_place(tmp_path):
+    told = {}
+
+    def listening(pictures, shard, rows):
+        told.setdefault(int(shard), []).extend(row for row in rows.numpy() if row >= 0)
+        return encode(pictures, shard, rows)
+
+    write(tmp_path, listening)
+    assert sorted(told) == list(range(5))  # three of train, one of each other split
+    assert all(rows == list(range(len(rows))) for rows in told.values())
+    assert sum(map(len, told.values())) == sum(SIZES.values())
+
+
 def test_codes_of_another_run_are_refused(data_dir):
-    with pytest.raises(UserError, match="was made otherwise: its step is 7, not 8"):
+    with pytest.raises(UserError, match=r"was made otherwise: encoder\.step is 7, not 8"):
         write(data_dir, step=8)
 
 
