@@ -217,6 +217,8 @@ def cifar10_table(rows: list[dict]) -> str:
         "reconstruction": ("reconstruction_bits_per_dim", 3),
         "prior": ("prior_bits_per_dim", 3),
         "total": ("bits_per_dim", 3),
+        "total, codes drawn": ("drawn_bits_per_dim", 3),
+        "their entropy": ("code_entropy_bits_per_dim", 3),
         "PSNR, dB": ("psnr", 2),
         "perplexity": ("codebook_perplexity", 0),
         "codes in use": ("live_codes", 0),
