@@ -35,7 +35,7 @@ def data_dir(tmp_path_factory):
     problem.base.generate(data_dir)
     problem.write(
         data_dir,
-        lambda pictures: tf.cast(pictures[:, :2, :1, :2], tf.int32),
+        lambda pictures, shard, rows: tf.cast(pictures[:, :2, :1, :2], tf.int32),
         code_shape=FIELD,
         num_codes=CODES,
         encoder={},
