@@ -138,7 +138,7 @@ class VQVAE(Model):
         found, encoded = self._discretise(pictures, training)
         quantized = found.quantized
         if training is None:  # what is judged is what the codes say; those not born yet say nothing
-            quantized = tf.cast(self.bottleneck.embed(found.codes), quantized.dtype)
+            quantized = self._embedded(found.codes)
         parameters = self._parameters(quantized, features["inputs"])
         nats = self._nats(parameters, pictures)
         numbers = tf.cast(tf.size(pictures), tf.float32)
@@ -162,16 +162,14 @@ class VQVAE(Model):
 
     def nats(self, features: Features, codes: tf.Tensor) -> tf.Tensor:
         """Returns -log P(picture | codes) of `features` float32 [batch], for any `codes` int32 [batch, *code_shape]."""
-        embedded = tf.cast(self.bottleneck.embed(codes), self.compute_dtype)
-        return self._nats(self._parameters(embedded, features["inputs"]), features["targets"])
+        return self._nats(self._parameters(self._embedded(codes), features["inputs"]), features["targets"])
 
     def decode(self, codes: tf.Tensor, labels: tf.Tensor | None = None) -> tf.Tensor:
         """Returns the expected pictures uint8 [batch, height, width, channels] of `codes` int32 [batch, *code_shape].
 
         `labels` int32 [batch] are for a class-conditional decoder.
         """
-        embedded = tf.cast(self.bottleneck.embed(codes), self.compute_dtype)
-        return _as_bytes(self.likelihood.mean(self._parameters(embedded, labels)))
+        return _as_bytes(self.likelihood.mean(self._parameters(self._embedded(codes), labels)))
 
     def interpolate(
         self, first: tf.Tensor, second: tf.Tensor, shares: Sequence[float], labels: tf.Tensor | None = None
@@ -192,6 +190,9 @@ class VQVAE(Model):
 
     def _encoded(self, pictures: tf.Tensor) -> tf.Tensor:
         return self.to_codes(self.encoder(tf.cast(pictures, self.compute_dtype) / 127.5 - 1.0))
+
+    def _embedded(self, codes: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.bottleneck.embed(codes), self.compute_dtype)
 
     def _discretise(
         self, pictures: tf.Tensor, training: Training | None
