@@ -1,6 +1,7 @@
 """What all tests share: two logical CPU devices, an empty gin configuration, the real data."""
 
 import importlib.util
+import logging
 import os
 import pathlib
 import sys
@@ -10,6 +11,8 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # bit for bit is said of the CPU
+# Its warnings of retraced functions tell which tests a process ran before, and would join what a test listens to.
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 ROOT = pathlib.Path(__file__).parent.parent
 
