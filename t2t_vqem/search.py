@@ -38,6 +38,7 @@ class Settings:
       temperature: above 0, the candidates are independent samples of softmax(logits / temperature).
       top_k: samples come from the so many likeliest classes; 0 means all.
       top_p: samples come from the likeliest classes that hold this share of the mass (Holtzman et al. 2020).
+      blank_penalty: nats that a blank of CTC costs at every place, for outputs come out too short without it.
       seed: of the samples, which depend on it and on the source line alone.
       compile: whether XLA compiles inference for each shape of batch: seconds each, then about twice as fast.
     """
@@ -48,6 +49,7 @@ class Settings:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+    blank_penalty: float = 0.0
     seed: int = 0
     compile: bool = False
 
@@ -56,7 +58,7 @@ class Settings:
             value = getattr(self, name)
             holds = type(value) is int and least <= value <= most
             require(holds, f"decode.{name}", value, f"a whole number, at least {least} and at most {most}")
-        for name in ("length_penalty", "temperature"):
+        for name in ("length_penalty", "temperature", "blank_penalty"):
             value = getattr(self, name)
             holds = is_number(value) and 0 <= value < 100
             require(holds, f"decode.{name}", value, "a number of at least 0 and below 100")

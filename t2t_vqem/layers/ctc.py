@@ -69,16 +69,19 @@ def collapse(paths: tf.Tensor) -> tf.Tensor:
     return tf.gather(tf.where(kept, paths, BLANK), order, batch_dims=1)
 
 
-def best_path(logits: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def best_path(logits: tf.Tensor, mask: tf.Tensor, blank_penalty: float = 0.0) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the labels of the likeliest path, as `collapse`, and its log probability [batch].
 
     That is a lower bound of the labels' own, which sums over all their paths. `logits` [batch, time, classes];
-    `mask` [batch, time] says which frames are real.
+    `mask` [batch, time] says which frames are real. `blank_penalty`, in nats, is taken off every blank when the path
+    is chosen: labels share what a blank has to itself, so that the likeliest class of each frame is a blank too often.
+    The probability is that of the chosen path without it.
     """
     logits = tf.cast(logits, tf.float32)
-    path = tf.where(mask, tf.argmax(logits, axis=-1, output_type=tf.int32), BLANK)
-    best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
-    return collapse(path), tf.reduce_sum(tf.where(mask, best, 0.0), axis=1)
+    penalty = blank_penalty * tf.one_hot(BLANK, logits.shape[-1])
+    path = tf.where(mask, tf.argmax(logits - penalty, axis=-1, output_type=tf.int32), BLANK)
+    chosen = tf.gather(logits, path, batch_dims=2) - tf.reduce_logsumexp(logits, axis=-1)
+    return collapse(path), tf.reduce_sum(tf.where(mask, chosen, 0.0), axis=1)
 
 
 @fused

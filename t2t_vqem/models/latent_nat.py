@@ -188,7 +188,12 @@ class LatentNAT(TranslationModel):
 
         Candidates are ranked by log P(y, z | x). Beside what every model returns: "codes" int32
         [batch, latents, slots] and "code_mask" bool [batch, latents] of the best.
+
+        Raises:
+          UserError: `decoding` has a penalty for blanks, and there is no CTC.
         """
+        if self.split is None:
+            self.refuse_blank_penalty()
         memory, memory_mask = self.encode(features["inputs"])
         found = self.predict_latents(memory, memory_mask, features["inputs"])
         batch, number = tf.shape(memory)[0], self.decoding.candidates
@@ -280,7 +285,7 @@ class LatentNAT(TranslationModel):
         hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
         logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None), tf.float32)
         if self.split is not None:
-            tokens, score = best_path(logits, hidden_mask)
+            tokens, score = best_path(logits, hidden_mask, self.decoding.blank_penalty)
             return tf.where(until_end(tokens), tokens, PAD_ID), score
         tokens = tf.argmax(logits, axis=-1, output_type=tf.int32)
         best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)

@@ -100,9 +100,10 @@ class NAT(OnePassTranslator):
         fewer lengths are possible than asked for, what is over has a score near -1e9.
 
         Raises:
-          UserError: `decoding` asks for samples or for more lengths than there are.
+          UserError: `decoding` asks for samples, for more lengths than there are or for a penalty for blanks.
         """
         self.refuse_samples()
+        self.refuse_blank_penalty()
         number = self.decoding.candidates
         inputs = features["inputs"]
         memory, memory_mask = self.encode(inputs)

@@ -80,7 +80,8 @@ class CTCNAT(OnePassTranslator):
     def infer(self, features: Features) -> Features:
         """Takes the likeliest class at each place, merges repeats, drops blanks and ends at the first eos.
 
-        There is one candidate. Its score is the log probability of that path, a lower bound of the output's.
+        A blank has to be ahead by `decode.blank_penalty`. There is one candidate. Its score is the log probability of
+        that path, a lower bound of the output's.
 
         Raises:
           UserError: `decoding` asks for samples, a beam or several candidates.
@@ -92,7 +93,7 @@ class CTCNAT(OnePassTranslator):
                 "decode.beam_size and decode.num_candidates must not be above 1"
             )
         logits, mask = self._decode(features["inputs"])
-        tokens, score = best_path(logits, mask)
+        tokens, score = best_path(logits, mask, self.decoding.blank_penalty)
         tokens = tf.where(until_end(tokens) & (tokens != EOS_ID), tokens, PAD_ID)
         ends = tf.one_hot(
             tf.math.count_nonzero(tokens, axis=1), tf.shape(tokens)[1] + 1, EOS_ID, dtype=tf.int32

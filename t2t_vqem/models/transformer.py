@@ -81,7 +81,12 @@ class AutoregressiveTransformer(TranslationModel):
         return tf.reshape(score, [batch, number])
 
     def infer(self, features: Features) -> Features:
-        """Searches as `decoding` says, with a cache of keys and values, in one loop."""
+        """Searches as `decoding` says, with a cache of keys and values, in one loop.
+
+        Raises:
+          UserError: `decoding` has a penalty for blanks.
+        """
+        self.refuse_blank_penalty()
         inputs, settings = features["inputs"], self.decoding
         memory, memory_mask = self.encode(inputs)
         most, longest = self.most_tokens(memory_mask)

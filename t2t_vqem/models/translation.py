@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from t2t_vqem import search
 from t2t_vqem.context import Training
-from t2t_vqem.errors import is_number
+from t2t_vqem.errors import UserError, is_number
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.embedding import TokenEmbedding
 from t2t_vqem.layers.transformer import Transformer
@@ -88,6 +88,14 @@ class TranslationModel(Model):
             return most, tf.reduce_max(most)
         longest = math.ceil((self.max_length_ratio * source_mask.shape[1] + 10.0) / group)
         return tf.minimum(most, longest), longest  # float32 may round up where a Python number does not
+
+    def refuse_blank_penalty(self) -> None:
+        """Raises a UserError if `decoding` takes something off blanks, which CTC alone writes."""
+        if self.decoding.blank_penalty:
+            raise UserError(
+                f"{self.registered_name} writes no blanks here, as a decoder with CTC does; "
+                f"decode.blank_penalty must be 0, not {self.decoding.blank_penalty}"
+            )
 
     def token_losses(
         self, logits: tf.Tensor, targets: tf.Tensor, training: Training | None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2t_vqem.layers.ctc import collapse, ctc_loss, frames_needed
+from t2t_vqem.layers.ctc import best_path, collapse, ctc_loss, frames_needed
 
 TIME, CLASSES = 5, 4
 LABELS = np.array([[1, 2, 0], [1, 1, 0], [3, 3, 3], [2, 0, 0], [0, 0, 0], [1, 2, 1], [0, 0, 0]], np.int32)
@@ -86,6 +86,20 @@ def test_bfloat16_logits_are_summed_in_float32():
     nll, _ = ctc_loss(rounded, LABELS, FRAMES)
     exact, _ = ctc_loss(tf.cast(rounded, tf.float32), LABELS, FRAMES)
     np.testing.assert_array_equal(nll, exact)
+
+
+def test_a_penalty_takes_the_blanks_that_are_less_ahead_and_is_in_no_score():
+    logits = tf.constant([[[4.0, 3.5, 0.0], [4.0, 0.0, 2.0], [0.0, 0.0, 9.0]]])
+    mask = tf.constant([[True, True, False]])
+    for penalty, labels, chosen in [
+        (0.0, [0, 0, 0], [0, 0]),
+        (1.0, [1, 0, 0], [1, 0]),
+        (2.5, [1, 2, 0], [1, 2]),
+    ]:
+        found, score = best_path(logits, mask, penalty)
+        np.testing.assert_array_equal(found, [labels])
+        expected = sum(tf.nn.log_softmax(logits).numpy()[0, frame, c] for frame, c in enumerate(chosen))
+        np.testing.assert_allclose(score, [expected], rtol=1e-6)
 
 
 def test_collapse_merges_repeats_then_drops_blanks():

@@ -375,6 +375,22 @@ def test_every_search_returns_its_candidates_the_best_first(features, settings):
     assert 2 <= int(found["calls"]) <= 1 + (2 * 9 + 10 + 3) // 4
 
 
+def test_blanks_cost_something_where_there_are_blanks_alone(features):
+    model = make(**FROM_SOURCE)
+    give_birth(model)
+    ahead = tf.one_hot(0, VOCAB) + 0.5 * tf.one_hot(5, VOCAB)  # a blank is, by half a nat
+    model._decode = lambda hidden, mask, *rest: tf.broadcast_to(ahead, [*mask.shape, VOCAB])
+    for penalty, first in [(0.0, 0), (0.4, 0), (0.6, 5)]:
+        model.decoding = search.Settings(blank_penalty=penalty)
+        outputs = model.infer({"inputs": features["inputs"]})["outputs"].numpy()
+        np.testing.assert_array_equal(outputs[:3, 0], first)
+        assert not np.any(outputs[:, 1:])
+    model = make()
+    model.decoding = search.Settings(blank_penalty=1.0)
+    with pytest.raises(UserError, match=r"latent_nat writes no blanks .* must be 0, not 1.0"):
+        model.infer({"inputs": features["inputs"]})
+
+
 @pytest.mark.parametrize(
     ("settings", "hparams"),
     [({}, {}), ({"beam_size": 2, "num_candidates": 3}, {}), ({}, FROM_SOURCE)],

@@ -153,16 +153,18 @@ def test_lengths_that_are_impossible_come_last():
     assert np.all(np.count_nonzero(found["candidates"][0], axis=-1) >= 1)
 
 
-def test_nat_ctc_writes_its_best_path(features):
+@pytest.mark.parametrize("penalty", [0.0, 3.0])
+def test_nat_ctc_writes_its_best_path(features, penalty):
     model = make("nat_ctc", upsample=3)
+    model.decoding = search.Settings(blank_penalty=penalty)
     found = traced(model, features)
     logits = tf.cast(model(features).logits, tf.float32)
     for row, frames in enumerate([15, 6, 3]):
-        path = np.argmax(logits[row, :frames], axis=-1).tolist()
+        path = np.argmax(logits[row, :frames] - penalty * np.eye(1, VOCAB), axis=-1).tolist()
         ids = [label for label, _ in itertools.groupby(path) if label]
         ids = ids[: ids.index(1)] if 1 in ids else ids
         assert np.trim_zeros(found["outputs"][row].numpy()).tolist() == [*ids, 1]
-        score = np.sum(np.max(tf.nn.log_softmax(logits[row, :frames]), axis=-1))
+        score = np.sum(tf.nn.log_softmax(logits[row, :frames]).numpy()[range(frames), path])
         np.testing.assert_allclose(found["scores"][row], [score], rtol=1e-4)
     assert found["candidates"].shape[:2] == [4, 1]
     assert int(found["calls"]) == 1
@@ -238,6 +240,7 @@ def test_a_gradient_step_lowers_the_objective(name, policy, features):
         ("nat_ctc", {"temperature": 1.0}, "nat_ctc draws no samples"),
         ("nat_ctc", {"beam_size": 4}, "decode.beam_size"),
         ("nat_ctc", {"num_candidates": 2}, "decode.num_candidates"),
+        ("nat", {"blank_penalty": 1.0}, "nat writes no blanks .* decode.blank_penalty must be 0, not 1.0"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_named(name, settings, message, features):

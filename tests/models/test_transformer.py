@@ -112,6 +112,13 @@ def test_a_wide_beam_finds_the_best_of_all_short_outputs():
     np.testing.assert_array_equal(found["candidates"][0, :, :3], best)
 
 
+def test_a_penalty_for_blanks_is_refused(features):
+    model = make()
+    model.decoding = search.Settings(blank_penalty=0.5)
+    with pytest.raises(UserError, match=r"transformer writes no blanks .* must be 0, not 0.5"):
+        model.infer({"inputs": features["inputs"]})
+
+
 def test_a_line_is_translated_alike_in_any_company(features):
     model = make()
     for settings in ({"beam_size": 4}, {"beam_size": 4, "length_penalty": 0.6}, {"num_candidates": 3}):
