@@ -41,9 +41,13 @@ class Row:
     searches: tuple[Search, ...] = ()
 
 
-def _latent(bindings: dict[str, object], **row: object) -> Row:
+_FEWER_BLANKS = (Search({"blank_penalty": 1.0}),)
+
+
+def _latent(bindings: dict[str, object], searches: tuple[Search, ...] = (), **row: object) -> Row:
     beam = {"beam_size": 10}
-    return Row("latent_nat", "table1.gin", bindings, searches=(Search(beam), Search(beam, True)), **row)
+    searches += (Search(beam), Search(beam, True))
+    return Row("latent_nat", "table1.gin", bindings, searches=searches, **row)
 
 
 _HARD = {"latent_nat.bottleneck": "hard_em"}
@@ -64,16 +68,19 @@ ROWS = {
     "nat, distilled": Row(
         "nat", "table1_nat.gin", distilled=True, searches=(Search({"num_candidates": 10}, True),)
     ),
-    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True),
+    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True, searches=_FEWER_BLANKS),
     "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 3}, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 4}, distilled=True
     ),
-    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, seeds=SEEDS[:2], distilled=True),
+    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(
+        _CTC, _FEWER_BLANKS, seeds=SEEDS[:2], distilled=True
+    ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
         _CTC | {"latent_nat.ctc_from_source": True, "latent_nat.guessed": 0.5},
+        _FEWER_BLANKS,
         seeds=SEEDS[:2],
         distilled=True,
     ),
