@@ -41,12 +41,12 @@ class Row:
     searches: tuple[Search, ...] = ()
 
 
-_FEWER_BLANKS = (Search({"blank_penalty": 1.0}),)
+_BEAM, _FEWER_BLANKS = {"beam_size": 10}, {"blank_penalty": 1.0}
+_CTC_SEARCHES = (Search(_FEWER_BLANKS), Search(_BEAM | _FEWER_BLANKS, True))
 
 
 def _latent(bindings: dict[str, object], searches: tuple[Search, ...] = (), **row: object) -> Row:
-    beam = {"beam_size": 10}
-    searches += (Search(beam), Search(beam, True))
+    searches = (Search(_BEAM), Search(_BEAM, True), *searches)
     return Row("latent_nat", "table1.gin", bindings, searches=searches, **row)
 
 
@@ -68,7 +68,7 @@ ROWS = {
     "nat, distilled": Row(
         "nat", "table1_nat.gin", distilled=True, searches=(Search({"num_candidates": 10}, True),)
     ),
-    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True, searches=_FEWER_BLANKS),
+    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True, searches=(Search(_FEWER_BLANKS),)),
     "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 3}, distilled=True
     ),
@@ -76,11 +76,11 @@ ROWS = {
         _SOFT_10 | {"latent_nat.num_compress_steps": 4}, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC": _latent(
-        _CTC, _FEWER_BLANKS, seeds=SEEDS[:2], distilled=True
+        _CTC, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
         _CTC | {"latent_nat.ctc_from_source": True, "latent_nat.guessed": 0.5},
-        _FEWER_BLANKS,
+        _CTC_SEARCHES,
         seeds=SEEDS[:2],
         distilled=True,
     ),
