@@ -54,6 +54,7 @@ _HARD = {"latent_nat.bottleneck": "hard_em"}
 _SOFT = {"latent_nat.bottleneck": "soft_em"}
 _SOFT_10 = _SOFT | {"soft_em.num_samples": 10}
 _CTC = _SOFT_10 | {"latent_nat.ctc_places": 2, "latent_nat.reveal": 0.0}
+_FROM_SOURCE = _CTC | {"latent_nat.ctc_from_source": True}
 ROWS = {
     "latent_nat, hard EM": _latent(_HARD, seeds=SEEDS),
     "latent_nat, soft EM, m = 5": _latent(_SOFT | {"soft_em.num_samples": 5}, seeds=SEEDS),
@@ -79,10 +80,10 @@ ROWS = {
         _CTC, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
-        _CTC | {"latent_nat.ctc_from_source": True, "latent_nat.guessed": 0.5},
-        _CTC_SEARCHES,
-        seeds=SEEDS[:2],
-        distilled=True,
+        _FROM_SOURCE | {"latent_nat.guessed": 0.5}, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
+    ),
+    "latent_nat, soft EM, m = 10, distilled, CTC from the source, three quarters guessed": _latent(
+        _FROM_SOURCE | {"latent_nat.guessed": 0.75}, _CTC_SEARCHES, distilled=True
     ),
 }
 
