@@ -100,12 +100,13 @@ def models(size: dict) -> dict:
             vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
         )
     }
-    for predictor in sorted({layers, 2}, reverse=True):
-        made[f"latent, predictor of {predictor}"] = registry.models.get("latent_nat")(
+    # The last has as many layers as greedy's decoder, in predictor and decoder together.
+    for predictor, decoder in ((layers, layers), (2, layers), (2, layers - 2)):
+        made[f"latent, predictor of {predictor}, decoder of {decoder}"] = registry.models.get("latent_nat")(
             vocabulary,
             encoder_layers=layers,
             predictor_layers=predictor,
-            decoder_layers=layers,
+            decoder_layers=decoder,
             **stack,
             **size["latents"],
         )
@@ -198,7 +199,7 @@ def main() -> None:
                     ratio = times["greedy"] / milliseconds
                     row = {"size": name, "batch": batch_size, "decoder": key}
                     rows.append(row | {"milliseconds": milliseconds, "speedup": ratio})
-                    print(f"  {key:28} {milliseconds:9.1f} ms  {ratio:5.2f} x", flush=True)
+                    print(f"  {key:38} {milliseconds:9.1f} ms  {ratio:5.2f} x", flush=True)
     if options.output:
         report = {
             "command": "bench/decode.py",
