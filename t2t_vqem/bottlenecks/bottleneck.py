@@ -61,10 +61,12 @@ class Bottleneck(keras.layers.Layer, abc.ABC):
       num_codes: codes that a slot chooses from; not always as many as were asked for, where few sizes are possible.
       slots: codes a position; more than one where it is composed of others.
       stochastic: whether an encoding has a distribution of codes, and not the likeliest alone.
+      takes_prior: whether `e_step` takes a `log_prior` of the codes of each position.
       settings: what it has in common with others.
     """
 
     stochastic: bool = False
+    takes_prior: bool = False
 
     def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None, *, slots: int = 1):
         """`settings` are those of the configuration if None.

@@ -1,4 +1,4 @@
-"""The posterior P(code | x) ~ exp(-|x - code|^2 / temperature) of an E-step: its mode, its entropy, samples of it."""
+"""The posterior P(code | x) ~ P(code) exp(-|x - code|^2 / temperature) of an E-step: its mode, entropy and samples."""
 
 import math
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Posterior(NamedTuple):
     """What is read of the posterior of each position.
 
     Attributes:
-      codes: int32 [positions], the likeliest code, which is the nearest.
+      codes: int32 [positions], the likeliest code, without a prior the nearest.
       samples: int32 [positions, m], codes drawn from it.
       effective_codes: float32 [positions], exp(entropy), between 1 and the number of codes.
     """
@@ -50,7 +50,12 @@ def _negative_distances(x: tf.Tensor, places: tf.Tensor, offsets: tf.Tensor) -> 
 
 
 def posterior(
-    x: tf.Tensor, places: tf.Tensor, born: tf.Tensor, temperature: tf.Tensor | float, draws: tf.Tensor | None
+    x: tf.Tensor,
+    places: tf.Tensor,
+    born: tf.Tensor,
+    temperature: tf.Tensor | float,
+    draws: tf.Tensor | None,
+    log_prior: tf.Tensor | None = None,
 ) -> Posterior:
     """Returns the posterior of `x` [positions, dim] over the codes `places` [codes, dim] that are `born` [codes].
 
@@ -59,22 +64,28 @@ def posterior(
 
     Args:
       draws: [positions, m], uniform in (0, 1); None takes the likeliest code for the only sample.
+      log_prior: [positions, codes], log P(code) up to a constant a position; None is the uniform prior.
     """
     places = tf.stop_gradient(places)
     offsets = _offsets(places, born)
     if places.shape[0] % _ALIASED == 0:  # codes that are farther away than any, the unborn ones included
         places = tf.pad(places, [[0, _GAP], [0, 0]])
         offsets = tf.pad(offsets, [[0, _GAP]], constant_values=-2e30)
-    given = [tf.stop_gradient(x)] if draws is None else [tf.stop_gradient(x), draws]
+        log_prior = None if log_prior is None else tf.pad(log_prior, [[0, 0], [0, _GAP]])
+    given = {"x": x, "draws": draws, "log_prior": log_prior}
+    given = {name: tf.stop_gradient(rows) for name, rows in given.items() if rows is not None}
 
-    def find(x: tf.Tensor, draws: tf.Tensor | None = None) -> Posterior:
-        negative = _negative_distances(x, places, offsets)
+    def find(*rows: tf.Tensor) -> Posterior:
+        found = dict(zip(given, rows, strict=True))
+        draws, negative = found.get("draws"), _negative_distances(found["x"], places, offsets)
+        if "log_prior" in found:
+            negative += temperature * found["log_prior"]
         codes = tf.argmax(negative, axis=-1, output_type=tf.int32)
         with tf.control_dependencies([codes]):  # then nobody else reads `negative`, and it can be overwritten
             samples, effective_codes = _drawn(negative, temperature, draws)
         return Posterior(codes, codes[:, None] if samples is None else samples, effective_codes)
 
-    return in_tiles(find, given, TILE, Posterior(tf.int32, tf.int32, tf.float32))
+    return in_tiles(find, list(given.values()), TILE, Posterior(tf.int32, tf.int32, tf.float32))
 
 
 def _drawn(

@@ -21,6 +21,7 @@ class VectorQuantiser(Bottleneck):
       num_samples: m; None takes the nearest.
     """
 
+    takes_prior = True
     num_samples: int | None = None
 
     def __init__(self, num_codes: int, dim: int, settings: CodebookSettings | None = None):
@@ -47,9 +48,15 @@ class VectorQuantiser(Bottleneck):
         return Codebook(self.num_codes, size, self.settings)
 
     def e_step(
-        self, x: tf.Tensor, mask: tf.Tensor | None, training: Training | None = None
+        self,
+        x: tf.Tensor,
+        mask: tf.Tensor | None,
+        training: Training | None = None,
+        log_prior: tf.Tensor | None = None,
     ) -> BottleneckOutput:
         """See Bottleneck. Until a code is born the encodings pass through, and the codes are 0.
+
+        `log_prior` float32 [batch, ..., num_codes], up to a constant a position, stands in for the uniform prior.
 
         Metrics: `effective_codes`, exp(entropy of the posterior), between 1 and K; `quantization_error`,
         |x - quantized|^2 / |x|^2. Both also speak of the warm-up, where the decoder does not read the codes.
@@ -62,7 +69,9 @@ class VectorQuantiser(Bottleneck):
         places, born, temperature = book.places(), book.born(), settings.temperature_at(training)
         drawn = training is not None and self.stochastic
         draws = positions.uniform(training, self.num_samples) if drawn else None
-        found = posterior(fixed, places, born, temperature, draws)
+        if log_prior is not None:
+            log_prior = tf.reshape(log_prior, [-1, self.num_codes])
+        found = posterior(fixed, places, born, temperature, draws, log_prior)
         active = positions.keep & tf.reduce_any(born)
         codes = tf.where(active, found.codes, 0)
         samples = tf.where(active[:, None], found.samples, 0)

@@ -12,6 +12,7 @@ from t2t_vqem import registry, search
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
 from t2t_vqem.bottlenecks.posterior import sample
 from t2t_vqem.context import LossTerm, Training
+from t2t_vqem.errors import is_number
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.attention import positions
 from t2t_vqem.layers.convolution import Compressor, Decompressor
@@ -58,6 +59,7 @@ class LatentNAT(TranslationModel):
         ctc_places: int = 0,
         ctc_from_source: bool = False,
         guessed: float = 0.0,
+        prior_weight: float = 0.0,
         max_length_ratio: float = 2.0,
     ):
         """Makes the layers.
@@ -74,6 +76,9 @@ class LatentNAT(TranslationModel):
             token or a blank, and all alignments summed (CTC). 0: each token has one place, its own.
           ctc_from_source: whether there are `ctc_places` for each token of the source instead, which start from its
             encoding and the latents spread over them; a target that needs more places cannot be learnt or written.
+          prior_weight: how much the predictor's log P(z | x) counts in the E-step beside -|x - code|^2 / temperature.
+            0: codes have a uniform prior, as in the paper; 1: their posterior is the model's own; more: codes that the
+            predictor finds are preferred.
           guessed: share of the latents that the decoder, in training, reads as the predictor draws them given the
             true ones before: it learns how far to trust them.
           max_length_ratio: no output is longer than this times the source, plus 10 tokens.
@@ -112,12 +117,17 @@ class LatentNAT(TranslationModel):
         self.reveal_steps = reveal_steps
         self.target_masking = target_masking
         self.guessed = guessed
+        self.prior_weight = prior_weight
         self.compressor = Compressor(num_compress_steps, dim, dropout, name="compressor")
         self.source_reader = None
         if compressor_attends:
             self.source_reader = Transformer(1, **self.stack, cross_attention=True, name="source_reader")
         self.bottleneck = registry.bottlenecks.get(bottleneck)(num_codes=num_codes, dim=dim)
         self.bottlenecks = {"latents": self.bottleneck}
+        fits = is_number(prior_weight) and 0 <= prior_weight < 100
+        self.require(fits, "prior_weight", prior_weight, "a number of at least 0 and below 100")
+        fits = self.bottleneck.takes_prior or not prior_weight
+        self.require(fits, "prior_weight", prior_weight, f"0 with {bottleneck!r}, whose codes have no prior")
         self.num_codes, self.slots = self.bottleneck.num_codes, self.bottleneck.slots
         self.latent_in = keras.layers.Dense(dim, name="latent_in")
         self.latent_start = self.add_weight(name="latent_start", shape=[dim], initializer="zeros")
@@ -315,7 +325,13 @@ class LatentNAT(TranslationModel):
             )
         x *= tf.cast(token_mask, x.dtype)[:, :, None]
         encoded, latent_mask = self.compressor(x, mask=token_mask, training=training)
-        return self.bottleneck.e_step(encoded, latent_mask, training), latent_mask, encoded
+        if not self.prior_weight:
+            return self.bottleneck.e_step(encoded, latent_mask, training), latent_mask, encoded
+        # A code's prior is conditioned on the nearest codes before it: those that the E-step takes are not known yet.
+        nearest = self.bottleneck.e_step(encoded, latent_mask)
+        logits = self._predict(nearest.samples, latent_mask, memory, memory_mask, None)[:, :-1, :-1]
+        log_prior = self.prior_weight * tf.nn.log_softmax(tf.cast(logits, tf.float32))
+        return self.bottleneck.e_step(encoded, latent_mask, training, log_prior), latent_mask, encoded
 
     def _latent_loss(
         self,
@@ -330,30 +346,45 @@ class LatentNAT(TranslationModel):
         The last output is the predictor's logits [batch, latents * slots + 1, codes + 1].
         """
         batch, length = tf.shape(latent_mask)[0], tf.shape(latent_mask)[1] * self.slots
+        logits = self._predict(latents.samples, latent_mask, memory, memory_mask, training)
+        ends = self._ends(latent_mask)
+        num_samples = latents.samples.shape[-1]
+        samples = tf.reshape(latents.samples, [batch, length, num_samples])
+        samples = tf.pad(samples, [[0, 0], [0, 1], [0, 0]])
+        samples = tf.where(tf.sequence_mask(ends, length + 1)[:, :, None], samples, self.end_code)
+        flat, flat_logits = tf.reshape(samples, [-1, num_samples]), tf.reshape(logits, [-1, logits.shape[-1]])
+        nll = losses.soft_cross_entropy(flat_logits, flat)
+        correct = tf.argmax(flat_logits, axis=-1, output_type=tf.int32)[:, None] == flat
+        flat_mask = tf.reshape(_with_end(ends, length), [-1])
+        accuracy = losses.masked_sum(tf.reduce_mean(tf.cast(correct, tf.float32), axis=-1), flat_mask)
+        return losses.masked_sum(nll, flat_mask), {"latent_accuracy": accuracy}, logits
+
+    def _predict(
+        self,
+        samples: tf.Tensor,
+        latent_mask: tf.Tensor,
+        memory: tf.Tensor,
+        memory_mask: tf.Tensor,
+        training: Training | None,
+    ) -> tf.Tensor:
+        """Returns the predictor's logits [batch, latents * slots + 1, codes + 1], each given the `samples` before."""
+        batch, length = tf.shape(latent_mask)[0], tf.shape(latent_mask)[1] * self.slots
         # Without the stop, the predictor's loss would leak into the bottleneck.
-        previous = self.latent_in(tf.stop_gradient(self._sums_of_parts(latents.samples)))
+        previous = self.latent_in(tf.stop_gradient(self._sums_of_parts(samples)))
         start = tf.broadcast_to(tf.cast(self.latent_start, previous.dtype), [batch, 1, self.dim])
         x = tf.concat([start, previous], axis=1)
         if self.slot_places is not None:
             slots = tf.range(length + 1) % self.slots
             x += tf.cast(tf.gather(tf.convert_to_tensor(self.slot_places), slots), x.dtype)
         x = self.tokens.placed(x, training)
-        ends = tf.reduce_sum(tf.cast(latent_mask, tf.int32), axis=1) * self.slots
-        # A row of padding alone, as fills the last batch of an evaluation, has no end code either.
-        mask = tf.sequence_mask(tf.where(ends > 0, ends + 1, 0), length + 1)
+        mask = _with_end(self._ends(latent_mask), length)
         x = self.predictor(x, mask=mask, memory=memory, memory_mask=memory_mask, training=training)
-        num_samples = latents.samples.shape[-1]
-        samples = tf.reshape(latents.samples, [batch, length, num_samples])
-        samples = tf.pad(samples, [[0, 0], [0, 1], [0, 0]])
-        samples = tf.where(tf.sequence_mask(ends, length + 1)[:, :, None], samples, self.end_code)
         logits = self.latent_out(tf.reshape(x, [-1, self.dim]))
-        flat = tf.reshape(samples, [-1, num_samples])
-        nll = losses.soft_cross_entropy(logits, flat)
-        correct = tf.argmax(logits, axis=-1, output_type=tf.int32)[:, None] == flat
-        flat_mask = tf.reshape(mask, [-1])
-        accuracy = losses.masked_sum(tf.reduce_mean(tf.cast(correct, tf.float32), axis=-1), flat_mask)
-        logits = tf.reshape(logits, [batch, length + 1, logits.shape[-1]])
-        return losses.masked_sum(nll, flat_mask), {"latent_accuracy": accuracy}, logits
+        return tf.reshape(logits, [batch, length + 1, logits.shape[-1]])
+
+    def _ends(self, latent_mask: tf.Tensor) -> tf.Tensor:
+        """Returns int32 [batch], where each row's end code stands."""
+        return _count(latent_mask) * self.slots
 
     def _sums_of_parts(self, samples: tf.Tensor) -> tf.Tensor:
         """Returns of each slot the sum of what it and those before it add, [batch, latents * slots, dim].
@@ -451,3 +482,11 @@ class LatentNAT(TranslationModel):
 
 def _count(mask: tf.Tensor) -> tf.Tensor:
     return tf.math.count_nonzero(mask, axis=1, dtype=tf.int32)
+
+
+def _with_end(ends: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Returns bool [batch, length + 1]: the codes and the end code after them.
+
+    A row of padding alone, as fills the last batch of an evaluation, has no end code either.
+    """
+    return tf.sequence_mask(tf.where(ends > 0, ends + 1, 0), length + 1)

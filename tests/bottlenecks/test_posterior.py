@@ -81,6 +81,29 @@ def test_the_gap_between_rows_holds_no_code(living, monkeypatch):
     np.testing.assert_allclose(beside.effective_codes, without.effective_codes, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prior_weighs_the_codes_of_each_position(kind, gap, monkeypatch):
+    monkeypatch.setattr(posteriors, "TILE", 4)
+    monkeypatch.setattr(posteriors, "_ALIASED", CODES // 2 if gap else 2 * CODES)
+    x, places = normal(9, DIM, scale=0.7), normal(CODES, DIM, seed=1, scale=0.7)
+    log_prior, draws, born = normal(9, CODES, seed=2, scale=3.0), uniform(9, 4000), np.arange(CODES) % 4 != 1
+
+    def find(x, draws, log_prior):
+        return posterior(x, places, born, 0.7, draws, log_prior)
+
+    found = how(find, kind, [x, draws, log_prior])
+    distances = np.where(born, np.square(x[:, None] - places).sum(-1), np.inf)
+    exact = np.exp(log_prior - distances / 0.7)
+    exact /= exact.sum(-1, keepdims=True)
+    np.testing.assert_array_equal(found.codes, exact.argmax(-1))
+    assert np.any(found.codes != distances.argmin(-1))
+    entropy = -np.where(exact > 0, exact * np.log(exact + 1e-30), 0.0).sum(-1)
+    np.testing.assert_allclose(found.effective_codes, np.exp(entropy), rtol=1e-3)
+    shares = np.mean(found.samples.numpy()[..., None] == np.arange(CODES), axis=1)
+    np.testing.assert_allclose(shares, exact, atol=0.03)
+
+
 def test_an_empty_batch_in_a_graph_of_unknown_size():
     def find(x, draws):
         return posterior(x, normal(CODES, DIM), np.ones(CODES, bool), 1.0, draws)

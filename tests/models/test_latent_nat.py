@@ -248,6 +248,34 @@ def test_the_decoder_reads_guessed_latents_in_training_alone(features):
     assert abs(losses[0] - losses[1]) > 1e-3
 
 
+@pytest.mark.parametrize("bottleneck", ["hard_em", "soft_em"])
+def test_the_e_step_prefers_what_the_predictor_finds(features, bottleneck):
+    plain, slightly, strongly = (make(bottleneck=bottleneck, prior_weight=w) for w in (0.0, 1e-6, 50.0))
+    for model in (plain, slightly, strongly):
+        give_birth(model)
+        model.latent_out.bias.assign(tf.one_hot(7, 17) * 100.0)
+    codes, same, preferred = (model.reconstruct(features) for model in (plain, slightly, strongly))
+    np.testing.assert_array_equal(same["codes"], codes["codes"])
+    mask = preferred["code_mask"].numpy()
+    assert np.all(preferred["codes"].numpy()[mask] == 7)
+    assert not np.all(codes["codes"].numpy()[mask] == 7)
+
+    training = Training(0, tf.constant(20_000), tf.range(4), 4)
+    with tf.GradientTape() as tape:
+        out = strongly(features, training=training)
+        read = out.losses["nll"].sum + out.losses["commitment_loss"].sum
+    counts = out.statistics["latents"]["counts"].numpy()
+    np.testing.assert_array_equal(counts, mask.sum() * np.eye(16)[7])
+    assert float(out.metrics["latent_accuracy"].sum) == mask.sum()
+    predictor = [*strongly.predictor.trainable_variables, *strongly.latent_out.trainable_variables]
+    assert all(g is None or not np.any(g) for g in tape.gradient(read, predictor))
+
+
+def test_codes_without_a_prior_take_none():
+    with pytest.raises(UserError, match=r"prior_weight is 1\.0; it must be 0 with 'fsq'"):
+        make(bottleneck="fsq", num_codes=256, prior_weight=1.0)
+
+
 @pytest.mark.parametrize("settings", [{}, {"beam_size": 3}], ids=["greedy", "beam"])
 @pytest.mark.parametrize("ends", [-100.0, 0.0, 1.5, 100.0])
 def test_latents_of_several_codes_end_together(features, settings, ends):
@@ -317,6 +345,8 @@ def test_no_compression_works(features):
         ("ctc_from_source", True),
         ("ctc_from_source", 1),
         ("guessed", 1.0),
+        ("prior_weight", -1.0),
+        ("prior_weight", True),
     ],
 )
 def test_what_cannot_be_built_is_named(parameter, value):
