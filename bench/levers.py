@@ -1,4 +1,4 @@
-"""The levers of latent_nat one at a time, each with two seeds, beside the distilled soft EM row of bench/table1.py.
+"""The levers of latent_nat one at a time, each with two seeds, beside rows of bench/table1.py in half of its steps.
 
     bin/_run bench.levers --data_dir=data --runs=runs/levers
 
@@ -7,54 +7,45 @@ and one that was stopped goes on; --only names levers. After each of them it wri
 levers are chosen there.
 """
 
-import argparse
-import pathlib
+from bench import results, table1
+from bench.rows import Row, Search, Table, arguments
 
-from bench import results, runs, table1
+PLAIN = table1.ROWS["latent_nat, soft EM, m = 10, distilled"]
+FEW_CODES = table1.ROWS["latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes"]
 
-SEEDS = (0, 1)
-STEPS = 750
-BASE = table1.ROWS["latent_nat, soft EM, m = 10, distilled"]
+
+def _lever(base: Row, bindings: dict[str, object] | None = None, searches: tuple[Search, ...] = ()) -> Row:
+    return Row(
+        base.model,
+        base.gin_file,
+        base.bindings | (bindings or {}),
+        distilled=True,
+        seeds=(0, 1),
+        searches=searches,
+        search_all=True,
+        train_steps=750,
+    )
+
+
+_FEWER_BLANKS = (Search({"blank_penalty": 1.0}),)
 LEVERS = {
-    "none": {},
-    "reveal = 0": {"latent_nat.reveal": 0.0},
-    "dropout = 0.2": {"latent_nat.dropout": 0.2},
-    "compressor_attends": {"latent_nat.compressor_attends": True},
-    "target_masking = 0.2": {"latent_nat.target_masking": 0.2},
-    "ema_decay = 0.995": {"train.ema_decay": 0.995},
+    "none": _lever(PLAIN),
+    "reveal = 0": _lever(PLAIN, {"latent_nat.reveal": 0.0}),
+    "dropout = 0.2": _lever(PLAIN, {"latent_nat.dropout": 0.2}),
+    "compressor_attends": _lever(PLAIN, {"latent_nat.compressor_attends": True}),
+    "target_masking = 0.2": _lever(PLAIN, {"latent_nat.target_masking": 0.2}),
+    "ema_decay = 0.995": _lever(PLAIN, {"train.ema_decay": 0.995}),
+    "few codes": _lever(FEW_CODES, searches=_FEWER_BLANKS),
+    "few codes, prior_weight = 1": _lever(FEW_CODES, {"latent_nat.prior_weight": 1.0}, _FEWER_BLANKS),
+    "few codes, prior_weight = 3": _lever(FEW_CODES, {"latent_nat.prior_weight": 3.0}, _FEWER_BLANKS),
+    "nat_ctc": _lever(table1.ROWS["nat_ctc, distilled"], searches=_FEWER_BLANKS),
 }
 
 
-def train(name: str, seed: int, options: argparse.Namespace) -> pathlib.Path:
-    """Makes what is missing of one run and of its evaluation on val; returns its folder."""
-    run = runs.folder(options.runs, name, seed)
-    runs.train(
-        run,
-        BASE.bindings | LEVERS[name],
-        problem="multi30k_ende_distill",
-        model=BASE.model,
-        gin_file=BASE.gin_file,
-        seed=seed,
-        data_dir=options.data_dir,
-        train_steps=STEPS,
-    )
-    if not runs.evaluated(run, "val"):
-        runs.command("evaluator", model_dir=run, data_dir=options.data_dir, split="val")
-    return run
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data_dir", default="data", help="where the generated data lie")
-    parser.add_argument("--runs", type=pathlib.Path, required=True, help="the folder of the runs")
-    parser.add_argument(
-        "--only", nargs="+", choices=LEVERS, default=list(LEVERS), metavar="LEVER", help="; ".join(LEVERS)
-    )
-    options = parser.parse_args()
-    for name in options.only:
-        for seed in SEEDS:
-            row = results.row(f"{name}; seed {seed}", train(name, seed, options))
-            results.add(results.DOCS / "results" / "levers.json", row)
+    options = arguments(__doc__, LEVERS).parse_args()
+    table = Table(LEVERS, "multi30k_ende", ("val",), options.runs, options.data_dir)
+    table.make(options.only, options.seeds, options.output or results.DOCS / "results" / "levers.json")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """What the scripts in bench/ say of runs; the runs themselves are too long for a test."""
 
-import argparse
 import json
 import sys
 
 import pytest
 
 from bench import bottleneck, results, runs, table1
+from bench.rows import Table
 
 
 def test_the_tables_of_the_page_are_those_of_the_rows():
@@ -83,20 +83,20 @@ def test_rows_of_the_papers_table_are_means_over_their_seeds():
 def test_a_run_of_the_papers_table_is_searched_once_for_each_of_its_searches(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(runs, "command", lambda name, *words, **flags: calls.append((name, words, flags)))
-    options = argparse.Namespace(problem="multi30k_ende", runs=tmp_path, data_dir="data", source_dir=None)
+    table = Table(table1.ROWS, "multi30k_ende", ("val", "test_2017_flickr"), tmp_path, "data")
     name = "nat, distilled"
     (tmp_path / "nat_distilled_0").mkdir()
     (tmp_path / "transformer_0").mkdir()
     done = {"train": {"steps": 1500, "train_config": {"train_steps": 1500}}, "eval/test_2017_flickr": {}}
     for folder in ("nat_distilled_0", "transformer_0"):
         (tmp_path / folder / "results.json").write_text(json.dumps(done))
-    assert table1.search(name, 0, options) == table1.train(name, 0, options) == tmp_path / "nat_distilled_0"
+    assert table.search(name, 0) == table.train(name, 0) == tmp_path / "nat_distilled_0"
     [(command, words, flags)] = calls
     assert (command, words) == ("evaluator", ("--gin_param=decode.num_candidates = 10",))
     assert flags["rerank_model_dir"] == tmp_path / "transformer_0"
     searched = "eval/test_2017_flickr (num_candidates=10, reranked by transformer_0)"
     (tmp_path / "nat_distilled_0" / "results.json").write_text(json.dumps(done | {searched: {}}))
-    table1.search(name, 0, options)
+    table.search(name, 0)
     assert len(calls) == 1
 
 
