@@ -64,7 +64,7 @@ ROWS = {
         _FEW_CODES, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
-        _FEW_CODES | {"latent_nat.prior_weight": 3.0}, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
+        _FEW_CODES | {"latent_nat.prior_weight": 1.0}, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, three quarters guessed": _latent(
         _FROM_SOURCE | {"latent_nat.guessed": 0.75}, _CTC_SEARCHES, distilled=True
