@@ -78,8 +78,8 @@ def best_path(logits: tf.Tensor, mask: tf.Tensor, blank_penalty: float = 0.0) ->
     The probability is that of the chosen path without it.
     """
     logits = tf.cast(logits, tf.float32)
-    penalty = blank_penalty * tf.one_hot(BLANK, logits.shape[-1])
-    path = tf.where(mask, tf.argmax(logits - penalty, axis=-1, output_type=tf.int32), BLANK)
+    favoured = logits - blank_penalty * tf.one_hot(BLANK, logits.shape[-1]) if blank_penalty else logits
+    path = tf.where(mask, tf.argmax(favoured, axis=-1, output_type=tf.int32), BLANK)
     chosen = tf.gather(logits, path, batch_dims=2) - tf.reduce_logsumexp(logits, axis=-1)
     return collapse(path), tf.reduce_sum(tf.where(mask, chosen, 0.0), axis=1)
 
