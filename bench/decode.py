@@ -100,8 +100,8 @@ def models(size: dict) -> dict:
             vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
         )
     }
-    # The last has as many layers as greedy's decoder, in predictor and decoder together.
-    for predictor, decoder in ((layers, layers), (2, layers), (2, layers - 2)):
+    # The third has as many layers as greedy's decoder, in predictor and decoder together.
+    for predictor, decoder in ((layers, layers), (2, layers), (2, layers - 2), (2, 2)):
         made[f"latent, predictor of {predictor}, decoder of {decoder}"] = registry.models.get("latent_nat")(
             vocabulary,
             encoder_layers=layers,
