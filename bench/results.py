@@ -46,7 +46,7 @@ def row(name: str, run: pathlib.Path, prior: pathlib.Path | None = None) -> dict
         "best": train["best"],
         "evaluations": evaluations,
         "curve": [
-            {"step": evaluation["step"]}
+            {key: value for key, value in evaluation.items() if key == "step" or key.endswith("_ema")}
             | {k: v for k, v in next(x for x in evaluation.values() if isinstance(x, dict)).items()}
             for evaluation in train["evaluations"]
         ],
