@@ -18,7 +18,7 @@ SPLITS = {"multi30k_ende": ("val", "test_2016_flickr", "test_2017_flickr"), "tat
 ROWS_FILES = {"multi30k_ende": "table1.json", "tatoeba_ende": "table1_tatoeba.json"}
 
 _BEAM, _FEWER_BLANKS = {"beam_size": 10}, {"blank_penalty": 1.0}
-_CTC_SEARCHES = (Search(_FEWER_BLANKS), Search(_BEAM | _FEWER_BLANKS, True))
+_CTC_SEARCHES = (Search(_FEWER_BLANKS), Search(_BEAM | _FEWER_BLANKS), Search(_BEAM | _FEWER_BLANKS, True))
 
 
 def _latent(bindings: dict[str, object], searches: tuple[Search, ...] = (), **row: object) -> Row:
