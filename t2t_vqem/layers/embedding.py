@@ -37,8 +37,7 @@ class TokenEmbedding(Embedding):
 
     def placed(self, x: tf.Tensor, training: Training | None = None) -> tf.Tensor:
         """Adds positions to `x` [batch, length, dim], then drops out."""
-        x += positions(tf.shape(x)[1], self.dim, x.dtype)
-        return x if training is None else training.dropout(x, self.dropout)
+        return placed(x, self.dropout, training)
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Returns [positions, vocab_size] for `x` [..., dim].
@@ -47,3 +46,9 @@ class TokenEmbedding(Embedding):
         """
         table = tf.cast(tf.convert_to_tensor(self.table), x.dtype)
         return tf.matmul(tf.reshape(x, [-1, self.dim]), table, transpose_b=True)
+
+
+def placed(x: tf.Tensor, dropout: float, training: Training | None = None) -> tf.Tensor:
+    """Adds positions to `x` [batch, length, dim], then drops out."""
+    x += positions(tf.shape(x)[1], x.shape[-1], x.dtype)
+    return x if training is None else training.dropout(x, dropout)

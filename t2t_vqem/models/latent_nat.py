@@ -1,8 +1,7 @@
 """The latent-variable non-autoregressive translator: P(y, z | x) (arXiv 1805.11063, section 4).
 
 A target is compressed to codes z, 2^n_c times shorter; an autoregressive predictor learns P(z | x), and a
-bidirectional decoder P(y | z, x), all tokens at once. The latent sequence ends itself with an end code. Where the
-bottleneck has several slots, the predictor takes the codes of a latent one after the other.
+bidirectional decoder P(y | z, x), all tokens at once.
 """
 
 import keras
@@ -10,14 +9,13 @@ import tensorflow as tf
 
 from t2t_vqem import registry, search
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
-from t2t_vqem.bottlenecks.posterior import sample
 from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.errors import is_number
 from t2t_vqem.layers import losses
-from t2t_vqem.layers.attention import positions
 from t2t_vqem.layers.convolution import Compressor, Decompressor
 from t2t_vqem.layers.ctc import best_path, ctc_loss
 from t2t_vqem.layers.transformer import Transformer
+from t2t_vqem.models.latent_predictor import LatentPredictor
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.translation import (
     PAD_ID,
@@ -128,31 +126,14 @@ class LatentNAT(TranslationModel):
         self.require(fits, "prior_weight", prior_weight, "a number of at least 0 and below 100")
         fits = self.bottleneck.takes_prior or not prior_weight
         self.require(fits, "prior_weight", prior_weight, f"0 with {bottleneck!r}, whose codes have no prior")
-        self.num_codes, self.slots = self.bottleneck.num_codes, self.bottleneck.slots
-        self.latent_in = keras.layers.Dense(dim, name="latent_in")
-        self.latent_start = self.add_weight(name="latent_start", shape=[dim], initializer="zeros")
-        self.predictor = Transformer(
-            predictor_layers, **self.stack, causal=True, cross_attention=True, name="predictor"
-        )
-        self.latent_out = keras.layers.Dense(
-            self.num_codes + 1, name="latent_out"
-        )  # the codes and the end code
-        self.slot_places = None
-        if self.slots > 1:
-            self.slot_places = self.add_weight(
-                name="slot_places", shape=[self.slots, dim], initializer="zeros"
-            )
+        self.slots = self.bottleneck.slots
+        self.predictor = LatentPredictor(self.bottleneck, predictor_layers, **self.stack, name="predictor")
         self.decompress_in = keras.layers.Dense(dim, name="decompress_in")
         self.decompressor = Decompressor(num_compress_steps, dim, dropout, name="decompressor")
         self.places = max(1, ctc_places)
         self.ctc_from_source = ctc_from_source
         self.split = keras.layers.Dense(ctc_places * dim, name="split") if ctc_places else None
         self.decoder = Transformer(decoder_layers, **self.stack, cross_attention=True, name="decoder")
-
-    @property
-    def end_code(self) -> int:
-        """The predictor's class that ends a latent sequence."""
-        return self.num_codes
 
     def call(self, features: Features, training: Training | None = None) -> ModelOutput:
         """The bound on log P(y, z | x): codes of the target, their prediction, and the tokens given them."""
@@ -161,9 +142,8 @@ class LatentNAT(TranslationModel):
         memory, memory_mask = self.encode(features["inputs"], training)
         embedded = self.tokens(targets, training=training)
         latents, latent_mask, encoded = self._discretise(embedded, token_mask, memory, memory_mask, training)
-        latent_nll, latent_metrics, latent_logits = self._latent_loss(
-            latents, latent_mask, memory, memory_mask, training
-        )
+        latent_logits = self.predictor(latents.samples, latent_mask, memory, memory_mask, training=training)
+        latent_nll, latent_metrics = self.predictor.loss(latent_logits, latents.samples, latent_mask)
 
         quantized = self._guess(latents.quantized, latent_logits, latent_mask, training)
         hidden, hidden_mask = self._start(quantized, latent_mask, memory, memory_mask, training)
@@ -205,7 +185,8 @@ class LatentNAT(TranslationModel):
         if self.split is None:
             self.refuse_blank_penalty()
         memory, memory_mask = self.encode(features["inputs"])
-        found = self.predict_latents(memory, memory_mask, features["inputs"])
+        lengths = self.most_tokens(memory_mask, self.group)
+        found = self.predictor.find(memory, memory_mask, features["inputs"], self.decoding, *lengths)
         batch, number = tf.shape(memory)[0], self.decoding.candidates
         most = (found.ids.shape[2] or tf.shape(found.ids)[2]) // self.slots
         lengths = found.lengths // self.slots
@@ -236,51 +217,6 @@ class LatentNAT(TranslationModel):
         latents, code_mask, _ = self._discretise(embedded, targets != PAD_ID, memory, memory_mask, None)
         outputs, _ = self.decode_codes(latents.codes, code_mask, memory, memory_mask)
         return {"outputs": outputs, "codes": latents.codes, "code_mask": code_mask}
-
-    def predict_latents(self, memory: tf.Tensor, memory_mask: tf.Tensor, inputs: tf.Tensor) -> search.Found:
-        """Searches for the likeliest codes given the source, as `decoding` says."""
-        width = self.decoding.width
-        most, longest = (length * self.slots for length in self.most_tokens(memory_mask, self.group))
-        memory, memory_mask = (tf.repeat(x, width, axis=0) for x in (memory, memory_mask))
-        caches, key_values = self.predictor.start(memory, longest)
-        place = positions(longest, self.dim, memory.dtype)
-        start = tf.cast(self.latent_start, memory.dtype)
-
-        def step(last: tf.Tensor, index: tf.Tensor, state: tuple) -> tuple[tf.Tensor, tuple]:
-            slot, (before, caches) = index % self.slots, state
-            codes = tf.repeat(tf.minimum(last, self.num_codes - 1)[:, None], self.slots, axis=1)
-            added = tf.gather(self.bottleneck.parts(codes), (index - 1) % self.slots, axis=1)
-            before = added + tf.where((index - 1) % self.slots == 0, 0.0, before)  # of this latent, so far
-            embedded = tf.cast(self.latent_in(before), memory.dtype)
-            x = tf.where(index == 0, start, embedded) + tf.gather(place, index)
-            if self.slot_places is not None:
-                x += tf.cast(tf.gather(tf.convert_to_tensor(self.slot_places), slot), x.dtype)
-            x, caches = self.predictor.step(x[:, None], caches, index, key_values, memory_mask)
-            logits = self.latent_out(x[:, 0])
-            end = tf.range(self.num_codes + 1) == self.end_code  # no latent ends before its last slot
-            return tf.where(end & (slot > 0), tf.cast(-1e9, logits.dtype), logits), (before, caches)
-
-        return search.search(
-            step,
-            (tf.zeros([tf.shape(memory)[0], self.dim]), caches),
-            self.decoding,
-            sources=inputs,
-            start_id=0,
-            end_id=self.end_code,
-            max_length=most,
-            longest=longest,
-            choose=self._end_or_code,
-        )
-
-    def _end_or_code(self, logits: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-        """Takes the end code just where it is likelier than all codes together, else the likeliest code.
-
-        A continuation shares its mass among many codes; compared one by one, the end wins far too early.
-        """
-        del index
-        codes, end = tf.split(tf.cast(logits, tf.float32), [self.num_codes, 1], axis=-1)
-        ends = end[:, 0] > tf.reduce_logsumexp(codes, axis=-1)
-        return tf.where(ends, self.end_code, tf.argmax(codes, axis=-1, output_type=tf.int32))
 
     def decode_codes(
         self, codes: tf.Tensor, code_mask: tf.Tensor, memory: tf.Tensor, memory_mask: tf.Tensor
@@ -328,72 +264,9 @@ class LatentNAT(TranslationModel):
         if not self.prior_weight:
             return self.bottleneck.e_step(encoded, latent_mask, training), latent_mask, encoded
         # A code's prior is conditioned on the nearest codes before it: those that the E-step takes are not known yet.
-        nearest = self.bottleneck.e_step(encoded, latent_mask)
-        logits = self._predict(nearest.samples, latent_mask, memory, memory_mask, None)[:, :-1, :-1]
-        log_prior = self.prior_weight * tf.nn.log_softmax(tf.cast(logits, tf.float32))
+        nearest = self.bottleneck.e_step(encoded, latent_mask).samples
+        log_prior = self.prior_weight * self.predictor.log_prior(nearest, latent_mask, memory, memory_mask)
         return self.bottleneck.e_step(encoded, latent_mask, training, log_prior), latent_mask, encoded
-
-    def _latent_loss(
-        self,
-        latents: BottleneckOutput,
-        latent_mask: tf.Tensor,
-        memory: tf.Tensor,
-        memory_mask: tf.Tensor,
-        training: Training | None,
-    ) -> tuple[LossTerm, dict[str, LossTerm], tf.Tensor]:
-        """Cross-entropy of the sampled codes and of the end code, under the predictor given the source.
-
-        The last output is the predictor's logits [batch, latents * slots + 1, codes + 1].
-        """
-        batch, length = tf.shape(latent_mask)[0], tf.shape(latent_mask)[1] * self.slots
-        logits = self._predict(latents.samples, latent_mask, memory, memory_mask, training)
-        ends = self._ends(latent_mask)
-        num_samples = latents.samples.shape[-1]
-        samples = tf.reshape(latents.samples, [batch, length, num_samples])
-        samples = tf.pad(samples, [[0, 0], [0, 1], [0, 0]])
-        samples = tf.where(tf.sequence_mask(ends, length + 1)[:, :, None], samples, self.end_code)
-        flat, flat_logits = tf.reshape(samples, [-1, num_samples]), tf.reshape(logits, [-1, logits.shape[-1]])
-        nll = losses.soft_cross_entropy(flat_logits, flat)
-        correct = tf.argmax(flat_logits, axis=-1, output_type=tf.int32)[:, None] == flat
-        flat_mask = tf.reshape(_with_end(ends, length), [-1])
-        accuracy = losses.masked_sum(tf.reduce_mean(tf.cast(correct, tf.float32), axis=-1), flat_mask)
-        return losses.masked_sum(nll, flat_mask), {"latent_accuracy": accuracy}, logits
-
-    def _predict(
-        self,
-        samples: tf.Tensor,
-        latent_mask: tf.Tensor,
-        memory: tf.Tensor,
-        memory_mask: tf.Tensor,
-        training: Training | None,
-    ) -> tf.Tensor:
-        """Returns the predictor's logits [batch, latents * slots + 1, codes + 1], each given the `samples` before."""
-        batch, length = tf.shape(latent_mask)[0], tf.shape(latent_mask)[1] * self.slots
-        # Without the stop, the predictor's loss would leak into the bottleneck.
-        previous = self.latent_in(tf.stop_gradient(self._sums_of_parts(samples)))
-        start = tf.broadcast_to(tf.cast(self.latent_start, previous.dtype), [batch, 1, self.dim])
-        x = tf.concat([start, previous], axis=1)
-        if self.slot_places is not None:
-            slots = tf.range(length + 1) % self.slots
-            x += tf.cast(tf.gather(tf.convert_to_tensor(self.slot_places), slots), x.dtype)
-        x = self.tokens.placed(x, training)
-        mask = _with_end(self._ends(latent_mask), length)
-        x = self.predictor(x, mask=mask, memory=memory, memory_mask=memory_mask, training=training)
-        logits = self.latent_out(tf.reshape(x, [-1, self.dim]))
-        return tf.reshape(logits, [batch, length + 1, logits.shape[-1]])
-
-    def _ends(self, latent_mask: tf.Tensor) -> tf.Tensor:
-        """Returns int32 [batch], where each row's end code stands."""
-        return _count(latent_mask) * self.slots
-
-    def _sums_of_parts(self, samples: tf.Tensor) -> tf.Tensor:
-        """Returns of each slot the sum of what it and those before it add, [batch, latents * slots, dim].
-
-        `samples` is int32 [batch, latents, slots, m]; of m codes it is their mean that adds.
-        """
-        parts = self.bottleneck.parts(tf.einsum("blsm->blms", samples))
-        sums = tf.cumsum(tf.reduce_mean(parts, axis=2), axis=2)
-        return tf.reshape(sums, [tf.shape(samples)[0], -1, self.dim])
 
     def _place_loss(
         self, logits: tf.Tensor, targets: tf.Tensor, scored: tf.Tensor, training: Training | None
@@ -412,11 +285,7 @@ class LatentNAT(TranslationModel):
         """Replaces a share of `quantized` [batch, latents, dim] by what the predictor draws from `logits`."""
         if training is None or self.guessed == 0.0:
             return quantized
-        batch, latents = tf.unstack(tf.shape(latent_mask))
-        weights = tf.nn.softmax(tf.cast(tf.stop_gradient(logits[:, :-1, : self.num_codes]), tf.float32))
-        draws = training.uniform([quantized.shape[0], quantized.shape[1] * self.slots])
-        codes = sample(tf.reshape(weights, [-1, self.num_codes]), tf.reshape(draws, [-1, 1]))
-        drawn = tf.stop_gradient(self.bottleneck.embed(tf.reshape(codes, [batch, latents, self.slots])))
+        drawn = self.predictor.drawn(logits, latent_mask, training)
         guessed = (training.uniform([quantized.shape[0], quantized.shape[1]]) < self.guessed) & latent_mask
         return tf.where(guessed[:, :, None], tf.cast(drawn, quantized.dtype), quantized)
 
@@ -482,11 +351,3 @@ class LatentNAT(TranslationModel):
 
 def _count(mask: tf.Tensor) -> tf.Tensor:
     return tf.math.count_nonzero(mask, axis=1, dtype=tf.int32)
-
-
-def _with_end(ends: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-    """Returns bool [batch, length + 1]: the codes and the end code after them.
-
-    A row of padding alone, as fills the last batch of an evaluation, has no end code either.
-    """
-    return tf.sequence_mask(tf.where(ends > 0, ends + 1, 0), length + 1)

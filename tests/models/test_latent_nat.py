@@ -78,10 +78,10 @@ def test_what_pads_a_batch_changes_no_loss(features):
 def test_the_output_length_is_the_models_own(features):
     model = make()
     give_birth(model)
-    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * 100.0)
+    model.predictor.codes_out.bias.assign(tf.one_hot(model.predictor.end_code, 17) * 100.0)
     ended = model.infer({"inputs": features["inputs"]})
     assert not np.any(ended["outputs"])
-    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * -100.0)
+    model.predictor.codes_out.bias.assign(tf.one_hot(model.predictor.end_code, 17) * -100.0)
     endless = model.infer({"inputs": features["inputs"]})
     lengths = tf.reduce_sum(tf.cast(endless["code_mask"], tf.int32), axis=1)
     np.testing.assert_array_equal(lengths, np.ceil((2 * np.array([9, 4, 6, 1]) + 10) / 4))
@@ -103,21 +103,6 @@ def test_inference_does_not_depend_on_the_neighbours(features):
     for row in range(4):
         alone = model.infer({"inputs": features["inputs"][row : row + 1]})["outputs"].numpy()[0]
         np.testing.assert_array_equal(np.trim_zeros(alone), np.trim_zeros(together[row]))
-
-
-def test_the_cached_search_agrees_with_the_teacher_forced_predictor(features):
-    """Given its own greedy codes, the whole predictor must find each of them likeliest again."""
-    model = make()
-    give_birth(model)
-    memory, memory_mask = model.encode(features["inputs"], None)
-    found = model.predict_latents(memory, memory_mask, features["inputs"])
-    codes = found.ids[:1, 0, : int(found.lengths[0, 0])]
-    previous = model.latent_in(model.bottleneck.embed(codes[..., None]))
-    start = tf.broadcast_to(tf.convert_to_tensor(model.latent_start), [1, 1, model.dim])
-    x = model.tokens.placed(tf.concat([start, previous], axis=1))
-    x = model.predictor(x, mask=tf.ones(x.shape[:2], tf.bool), memory=memory[:1], memory_mask=memory_mask[:1])
-    likeliest = tf.argmax(model.latent_out(x)[:, :, : model.end_code], -1)  # the end has a rule of its own
-    np.testing.assert_array_equal(likeliest[:, :-1], codes)
 
 
 def test_the_predictor_does_not_train_the_compressor(features):
@@ -218,7 +203,9 @@ def test_ctc_places_of_the_source_start_from_it_and_the_latents_spread_over_it()
 def test_a_search_without_latents_still_translates_from_the_source(features, latents):
     model = make(**FROM_SOURCE)
     give_birth(model)
-    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * (100.0 if latents == 0 else -100.0))
+    model.predictor.codes_out.bias.assign(
+        tf.one_hot(model.predictor.end_code, 17) * (100.0 if latents == 0 else -100.0)
+    )
     found = model.infer({"inputs": features["inputs"]})
     assert np.any(found["code_mask"]) == bool(latents)
     assert found["outputs"].shape == (4, 18)
@@ -231,7 +218,7 @@ def test_the_decoder_reads_guessed_latents_in_training_alone(features):
     plain, guessing = make(), make(guessed=0.99)
     for model in (plain, guessing):
         give_birth(model)
-        model.latent_out.bias.assign(tf.one_hot(7, 17) * 100.0)
+        model.predictor.codes_out.bias.assign(tf.one_hot(7, 17) * 100.0)
     for left, right in zip(plain.variables, guessing.variables, strict=True):
         right.assign(left)
     assert plain(features).losses["nll"].sum == guessing(features).losses["nll"].sum
@@ -253,7 +240,7 @@ def test_the_e_step_prefers_what_the_predictor_finds(features, bottleneck):
     plain, slightly, strongly = (make(bottleneck=bottleneck, prior_weight=w) for w in (0.0, 1e-6, 50.0))
     for model in (plain, slightly, strongly):
         give_birth(model)
-        model.latent_out.bias.assign(tf.one_hot(7, 17) * 100.0)
+        model.predictor.codes_out.bias.assign(tf.one_hot(7, 17) * 100.0)
     codes, same, preferred = (model.reconstruct(features) for model in (plain, slightly, strongly))
     np.testing.assert_array_equal(same["codes"], codes["codes"])
     mask = preferred["code_mask"].numpy()
@@ -267,7 +254,7 @@ def test_the_e_step_prefers_what_the_predictor_finds(features, bottleneck):
     counts = out.statistics["latents"]["counts"].numpy()
     np.testing.assert_array_equal(counts, mask.sum() * np.eye(16)[7])
     assert float(out.metrics["latent_accuracy"].sum) == mask.sum()
-    predictor = [*strongly.predictor.trainable_variables, *strongly.latent_out.trainable_variables]
+    predictor = strongly.predictor.trainable_variables
     assert all(g is None or not np.any(g) for g in tape.gradient(read, predictor))
 
 
@@ -281,7 +268,7 @@ def test_codes_without_a_prior_take_none():
 def test_latents_of_several_codes_end_together(features, settings, ends):
     model = make(bottleneck="product")
     model.decoding = search.Settings(**settings)
-    model.latent_out.bias.assign(tf.one_hot(model.end_code, 17) * ends)
+    model.predictor.codes_out.bias.assign(tf.one_hot(model.predictor.end_code, 17) * ends)
     signature = [tf.TensorSpec([None, None], tf.int32)]
     infer = tf.function(lambda ids: model.infer({"inputs": ids}), input_signature=signature)
     found = infer(features["inputs"])
@@ -295,28 +282,6 @@ def test_latents_of_several_codes_end_together(features, settings, ends):
         np.testing.assert_array_equal(lengths, most)
     if ends == 100.0:
         assert not np.any(lengths)
-
-
-def test_the_cached_search_adds_up_the_parts_of_a_latent_as_training_does(features):
-    model = make(bottleneck="product")
-    for number, level in enumerate(model.bottleneck.levels):
-        book = level.codebook
-        book.means.assign(tf.random.stateless_normal(book.means.shape, [number, 2]) * 2.0)
-        book.counts.assign(tf.ones(book.counts.shape))
-    model.slot_places.assign(tf.random.stateless_normal(model.slot_places.shape, [5, 5]))
-    memory, memory_mask = model.encode(features["inputs"], None)
-    found = model.predict_latents(memory, memory_mask, features["inputs"])
-    length = int(found.lengths[0, 0])
-    codes = tf.reshape(found.ids[:1, 0, :length], [1, -1, 2])
-    previous = model.latent_in(model._sums_of_parts(codes[..., None]))
-    start = tf.broadcast_to(tf.convert_to_tensor(model.latent_start), [1, 1, model.dim])
-    x = tf.concat([start, previous], axis=1)
-    x += tf.gather(tf.convert_to_tensor(model.slot_places), tf.range(length + 1) % 2)
-    x = model.tokens.placed(x)
-    x = model.predictor(x, mask=tf.ones(x.shape[:2], tf.bool), memory=memory[:1], memory_mask=memory_mask[:1])
-    likeliest = tf.argmax(model.latent_out(x)[:, :, : model.end_code], -1)
-    assert length >= 4
-    np.testing.assert_array_equal(likeliest[:, :-1], found.ids[:1, 0, :length])
 
 
 def test_no_compression_works(features):
