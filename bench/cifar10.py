@@ -61,7 +61,7 @@ def make(name: str, seed: int, options: argparse.Namespace) -> dict:
         source_dir=options.source_dir,
         data_dir=options.data_dir,
     )
-    if runs.evaluated(run, "test (prior"):
+    if runs.evaluated(run, "test (prior*"):
         return results.row(f"{name}; seed {seed}", run, prior)
     data.mkdir(exist_ok=True)  # the pictures are every run's, the codes its own
     pictures = data / "cifar10"

@@ -1,5 +1,6 @@
 """Runs of the package's own commands, as the scripts beside this one make them."""
 
+import fnmatch
 import json
 import pathlib
 import re
@@ -29,8 +30,8 @@ def train(run: pathlib.Path, bindings: Mapping[str, object], **flags: object) ->
 
 
 def evaluated(run: pathlib.Path, name: str) -> bool:
-    """Returns whether a run's results hold an evaluation whose name begins with `name`."""
-    return any(key.startswith(f"eval/{name}") for key in _results(run))
+    """Returns whether a run's results hold an evaluation called `name`, in which a * stands for anything."""
+    return any(fnmatch.fnmatchcase(key, f"eval/{name}") for key in _results(run))
 
 
 def _ended(run: pathlib.Path) -> bool:

@@ -24,7 +24,15 @@ def test_a_run_is_made_until_it_has_ended(tmp_path, monkeypatch, found, made):
     runs.train(tmp_path, {"vqvae.bottleneck": "fsq"}, problem="cifar10", seed=3)
     binding = "--gin_param=vqvae.bottleneck = 'fsq'"
     assert calls == [(("trainer", binding), {"model_dir": tmp_path, "problem": "cifar10", "seed": 3})] * made
-    assert runs.evaluated(tmp_path, "test (prior") == bool(found)
+    assert runs.evaluated(tmp_path, "test (prior*") == bool(found)
+
+
+def test_an_evaluation_is_not_taken_for_another_whose_name_goes_on(tmp_path):
+    found = {"eval/test (beam_size=10, reranked by transformer_0)": {}}
+    (tmp_path / "results.json").write_text(json.dumps(found))
+    assert runs.evaluated(tmp_path, "test (beam_size=10, reranked by transformer_0)")
+    assert not runs.evaluated(tmp_path, "test (beam_size=10)")
+    assert not runs.evaluated(tmp_path, "test")
 
 
 def test_discretisations_are_compared_over_their_seeds():
