@@ -3,12 +3,13 @@
     bin/_run bench.decode --source_dir=DATA --output=docs/results/decode.json
 
 Random weights, float32, two threads. Sizes: "base" (width 512, filter 2048, 8 heads, 6 + 6 layers, 32,000 pieces;
-K = 4096, n_c = 3; sentences of newstest2014) and "multi30k" (the size of gin/multi30k.gin and of its test_2016_flickr).
-Every output is as long as its reference, since random weights never end by themselves. Own models run compiled,
-ids to ids, padded to the smallest bucket. At batch 32 sentences of like length stand together, and all of them are
-as long as their references are on average. The figures are medians over sentences (or batches) and turns, beside
-the ratio to own greedy. CTranslate2's rows need that package (see requirements-dev.txt). DATA holds the folders
-newstest/ and multi30k/ of .en and .de files, gzipped or not.
+K = 4096, n_c = 3; sentences of newstest2014) and "multi30k" (the size of gin/multi30k.gin and of its test_2016_flickr;
+"few codes" are those of gin/multi30k_few_codes.gin). Every output is as long as its reference, since random weights
+never end by themselves; with CTC that is the length of what the latents stand for, and its places are the source's.
+Own models run compiled, ids to ids, padded to the smallest bucket. At batch 32 sentences of like length stand
+together, and all of them are as long as their references are on average. The figures are medians over sentences (or
+batches) and turns, beside the ratio to own greedy. CTranslate2's rows need that package (see requirements-dev.txt).
+DATA holds the folders newstest/ and multi30k/ of .en and .de files, gzipped or not.
 """
 
 import argparse
@@ -21,12 +22,13 @@ import time
 from collections.abc import Callable, Sequence
 
 BOUNDARIES = (16, 24, 32, 48)
+FROM_SOURCE = {"ctc_places": 2, "ctc_from_source": True, "reveal": 0.0}
 SIZES = {
     "base": {
         "vocabulary": 32_000,
         "stack": {"dim": 512, "filter_size": 2048, "heads": 8},
         "layers": 6,
-        "latents": {"num_codes": 4096, "num_compress_steps": 3},
+        "latents": {"latent": {"num_codes": 4096, "num_compress_steps": 3}},
         "train": [f"newstest/newstest{year}" for year in (2009, 2010, 2011, 2012)],  # of the vocabulary
         "test": "newstest/newstest2014-deen",
     },
@@ -34,7 +36,10 @@ SIZES = {
         "vocabulary": 4000,
         "stack": {"dim": 256, "filter_size": 1024, "heads": 4},
         "layers": 3,
-        "latents": {"num_codes": 256, "num_compress_steps": 2},
+        "latents": {
+            "latent": {"num_codes": 256, "num_compress_steps": 2},
+            "few codes": {"num_codes": 32, "num_compress_steps": 3, **FROM_SOURCE},
+        },
         "train": ["multi30k/train"],
         "test": "multi30k/test_2016_flickr",
     },
@@ -61,6 +66,7 @@ def sentences(data: str, size: dict, count: int) -> list[tuple[list[int], int]]:
 
 def own(model, rows: int) -> Decode:
     """Returns a function that decodes with a compiled `infer`; one program a bucket."""
+    ctc = getattr(model, "split", None) is not None
     import numpy as np
     import tensorflow as tf
 
@@ -83,7 +89,7 @@ def own(model, rows: int) -> Decode:
         for row, ids in enumerate(batch):
             inputs[row, : len(ids)] = ids
         outputs = compiled(tf.constant(inputs), tf.constant(float(length))).numpy()
-        if np.count_nonzero(outputs, axis=1).min() < length:
+        if not ctc and np.count_nonzero(outputs, axis=1).min() < length:
             raise RuntimeError(f"an output ended before its {length} tokens: the times would mean nothing")
         return outputs
 
@@ -100,16 +106,22 @@ def models(size: dict) -> dict:
             vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
         )
     }
+    made["nat_ctc"] = registry.models.get("nat_ctc")(
+        vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
+    )
     # The third has as many layers as greedy's decoder, in predictor and decoder together.
-    for predictor, decoder in ((layers, layers), (2, layers), (2, layers - 2), (2, 2)):
-        made[f"latent, predictor of {predictor}, decoder of {decoder}"] = registry.models.get("latent_nat")(
-            vocabulary,
-            encoder_layers=layers,
-            predictor_layers=predictor,
-            decoder_layers=decoder,
-            **stack,
-            **size["latents"],
-        )
+    for predictor, decoder in dict.fromkeys([(layers, layers), (2, layers), (2, layers - 2), (2, 2)]):
+        for name, latents in size["latents"].items():
+            made[f"{name}, predictor of {predictor}, decoder of {decoder}"] = registry.models.get(
+                "latent_nat"
+            )(
+                vocabulary,
+                encoder_layers=layers,
+                predictor_layers=predictor,
+                decoder_layers=decoder,
+                **stack,
+                **latents,
+            )
     for model in made.values():
         model.build_weights()
     return made
