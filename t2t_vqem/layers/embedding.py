@@ -30,11 +30,6 @@ class TokenEmbedding(Embedding):
         super().__init__(vocab_size, dim, **kwargs)
         self.dropout = dropout
 
-    def call(self, ids: tf.Tensor, training: Training | None = None) -> tf.Tensor:
-        """Returns [..., dim], scaled by sqrt(dim), for int32 [...]."""
-        embedded = super().call(ids)
-        return embedded if training is None else training.dropout(embedded, self.dropout)
-
     def placed(self, x: tf.Tensor, training: Training | None = None) -> tf.Tensor:
         """Adds positions to `x` [batch, length, dim], then drops out."""
         return placed(x, self.dropout, training)

@@ -140,7 +140,7 @@ class LatentNAT(TranslationModel):
         targets = self._pad_to_group(features["targets"])
         token_mask = targets != PAD_ID
         memory, memory_mask = self.encode(features["inputs"], training)
-        embedded = self.tokens(targets, training=training)
+        embedded = self.tokens(targets)
         latents, latent_mask, encoded = self._discretise(embedded, token_mask, memory, memory_mask, training)
         latent_logits = self.predictor(latents.samples, latent_mask, memory, memory_mask, training=training)
         latent_nll, latent_metrics = self.predictor.loss(latent_logits, latents.samples, latent_mask)
@@ -254,7 +254,7 @@ class LatentNAT(TranslationModel):
         if training is not None and self.target_masking:
             seen = training.uniform([embedded.shape[0], embedded.shape[1]]) >= self.target_masking
             embedded = tf.where(seen[:, :, None], embedded, 0)
-        x = self.tokens.placed(embedded)
+        x = self.tokens.placed(embedded, training)
         if self.source_reader is not None:
             x = self.source_reader(
                 x, mask=token_mask, memory=memory, memory_mask=memory_mask, training=training

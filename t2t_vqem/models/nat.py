@@ -79,8 +79,7 @@ class NAT(OnePassTranslator):
         length_nll, length_correct = self._length_losses(memory, memory_mask, _lengths(mask))
 
         copied = spread(inputs, _lengths(memory_mask), _lengths(mask), tf.shape(targets)[1])
-        copied = self.tokens(copied, training=training)
-        logits = self.decode(copied, mask, memory, memory_mask, training)
+        logits = self.decode(self.tokens(copied), mask, memory, memory_mask, training)
         nll, correct = self.token_losses(tf.reshape(logits, [-1, logits.shape[-1]]), targets, training)
         return ModelOutput(
             logits=logits,
