@@ -2,7 +2,7 @@
 
     bin/_run bench.levers --data_dir=data --runs=runs/levers
 
-The data hold multi30k_ende_distill, which bin/distiller makes of a teacher. Runs that are finished are not made again,
+The data hold multi30k_ende_distill, which bench.table1 makes. Runs that are finished are not made again,
 and one that was stopped goes on; --only names levers. After each of them it writes docs/results/levers.json, val alone:
 levers are chosen there.
 """

@@ -55,13 +55,25 @@ class Table:
     source_dir: str | None = None
 
     def make(self, names: list[str], seeds: tuple[int, ...], output: pathlib.Path) -> None:
-        """Makes the named rows' runs of `seeds`, then their searches; writes `output` after each of them."""
+        """Makes the named rows' runs of `seeds`, then their searches; writes `output` after each of them.
+
+        Where rows learn from translations that are not there, and the table has a RERANKER, that makes them first.
+        """
+        if RERANKER in self.rows and any(self.rows[name].distilled for name in names):
+            self.distil()
         wanted = [(name, seed) for seed in seeds for name in names if seed in self.rows[name].seeds]
         for name, seed in wanted:
             results.add(output, results.row(f"{name}; seed {seed}", self.train(name, seed)))
         for name, seed in wanted:
             if seed == self.rows[name].seeds[0] or self.rows[name].search_all:
                 results.add(output, results.row(f"{name}; seed {seed}", self.search(name, seed)))
+
+    def distil(self) -> None:
+        """Has the run of RERANKER translate the text with a beam of four, unless some teacher did."""
+        if not (pathlib.Path(self.data_dir) / f"{self.problem}_distill").exists():
+            teacher = self.train(RERANKER, self.rows[RERANKER].seeds[0])
+            beam = "--gin_param=decode.beam_size = 4"
+            runs.command("distiller", beam, model_dir=teacher, data_dir=self.data_dir)
 
     def train(self, name: str, seed: int) -> pathlib.Path:
         """Makes what is missing of one run and of its greedy translations; returns its folder."""
