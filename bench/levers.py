@@ -1,10 +1,10 @@
 """The levers of latent_nat one at a time, each with two seeds, beside rows of bench/table1.py in half of its steps.
 
-    bin/_run bench.levers --data_dir=data --runs=runs/levers
+    bin/_run bench.levers --data_dir=data/table1 --runs=runs/levers
 
-The data hold multi30k_ende_distill, which bench.table1 makes. Runs that are finished are not made again,
-and one that was stopped goes on; --only names levers. After each of them it writes docs/results/levers.json, val alone:
-levers are chosen there.
+The data hold multi30k_ende_distill, which bench.table1 makes. Runs that are finished are not made again, and one that
+was stopped goes on; --only names levers. After each of them it writes docs/results/levers.json, val alone: levers are
+chosen there.
 """
 
 from bench import results, table1

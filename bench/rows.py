@@ -57,7 +57,7 @@ class Table:
     def make(self, names: list[str], seeds: tuple[int, ...], output: pathlib.Path) -> None:
         """Makes the named rows' runs of `seeds`, then their searches; writes `output` after each of them.
 
-        Where rows learn from translations that are not there, and the table has a RERANKER, that makes them first.
+        Where some of them are distilled and the table has a RERANKER, they learn from its translations, made first.
         """
         if RERANKER in self.rows and any(self.rows[name].distilled for name in names):
             self.distil()
@@ -69,11 +69,14 @@ class Table:
                 results.add(output, results.row(f"{name}; seed {seed}", self.search(name, seed)))
 
     def distil(self) -> None:
-        """Has the run of RERANKER translate the text with a beam of four, unless some teacher did."""
-        if not (pathlib.Path(self.data_dir) / f"{self.problem}_distill").exists():
-            teacher = self.train(RERANKER, self.rows[RERANKER].seeds[0])
-            beam = "--gin_param=decode.beam_size = 4"
-            runs.command("distiller", beam, model_dir=teacher, data_dir=self.data_dir)
+        """Has the run of RERANKER translate the text with a beam of four, as far as that is not done.
+
+        Raises:
+          CalledProcessError: the data hold another teacher's translations; bin/distiller says so.
+        """
+        teacher = self.train(RERANKER, self.rows[RERANKER].seeds[0])
+        beam = "--gin_param=decode.beam_size = 4"
+        runs.command("distiller", beam, model_dir=teacher, data_dir=self.data_dir)
 
     def train(self, name: str, seed: int) -> pathlib.Path:
         """Makes what is missing of one run and of its greedy translations; returns its folder."""

@@ -30,7 +30,7 @@ def train(run: pathlib.Path, bindings: Mapping[str, object], **flags: object) ->
 
 
 def evaluated(run: pathlib.Path, name: str) -> bool:
-    """Returns whether a run's results hold an evaluation called `name`, in which a * stands for anything."""
+    """Returns whether a run's results hold an evaluation called `name`, in which * stands for anything."""
     return any(fnmatch.fnmatchcase(key, f"eval/{name}") for key in _results(run))
 
 

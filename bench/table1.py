@@ -1,12 +1,13 @@
 """The rows of arXiv 1805.11063's Table 1, and CTC's, on small data at a size of which many runs fit two CPU cores.
 
-    bin/_run bench.table1 --source_dir=MULTI30K --data_dir=data --runs=runs/table1
+    bin/_run bench.table1 --source_dir=MULTI30K --data_dir=data/table1 --runs=runs/table1
 
 Trains every row, hard and soft EM on raw and on distilled text with three seeds, and translates val and both test
 splits greedily; then, with seed 0, as the row's searches say. Distilled rows learn from the table's own transformer,
-whose translations are made first. Runs that are finished are not made again, and one that was stopped goes on; --only
-names rows, --seeds leaves seeds out. After each run it writes docs/results/table1.json, and with
---problem=tatoeba_ende, which is given another folder of runs, docs/results/table1_tatoeba.json.
+whose translations are made first; the folder of the data is the table's own, for another teacher's are refused. Runs
+that are finished are not made again, and one that was stopped goes on; --only names rows, --seeds leaves seeds out.
+After each run it writes docs/results/table1.json, and with --problem=tatoeba_ende, which is given another folder of
+runs, docs/results/table1_tatoeba.json.
 """
 
 from bench import results

@@ -185,8 +185,8 @@ class LatentNAT(TranslationModel):
         if self.split is None:
             self.refuse_blank_penalty()
         memory, memory_mask = self.encode(features["inputs"])
-        lengths = self.most_tokens(memory_mask, self.group)
-        found = self.predictor.find(memory, memory_mask, features["inputs"], self.decoding, *lengths)
+        limits = self.most_tokens(memory_mask, self.group)
+        found = self.predictor.find(memory, memory_mask, features["inputs"], self.decoding, *limits)
         batch, number = tf.shape(memory)[0], self.decoding.candidates
         most = (found.ids.shape[2] or tf.shape(found.ids)[2]) // self.slots
         lengths = found.lengths // self.slots

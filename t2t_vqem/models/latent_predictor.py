@@ -85,7 +85,7 @@ class LatentPredictor(Block):
     def loss(
         self, logits: tf.Tensor, samples: tf.Tensor, mask: tf.Tensor
     ) -> tuple[LossTerm, dict[str, LossTerm]]:
-        """Returns the nats of the codes and of the end code under `logits`, and how many the likeliest class hits."""
+        """Returns the nats of codes and end codes under `logits`, and "latent_accuracy", the likeliest class's."""
         num_samples, length = samples.shape[-1], tf.shape(mask)[1] * self.slots
         ends = self._ends(mask)
         samples = tf.reshape(samples, [-1, length, num_samples])

@@ -73,3 +73,20 @@ def test_no_dropout_touches_its_prior_in_the_training_of_a_model(source):
     model, codes = Model(), tf.constant([[3, 7], [7, 3], [5, 0]])[..., None, None]
     training = Training(0, tf.constant(5), tf.range(3), 3)
     np.testing.assert_array_equal(model(codes, training=training), model(codes))
+
+
+def test_what_its_stack_reads_is_dropped_out_once(source):
+    predictor, codes = make("hard_em", dropout=0.5), tf.constant([[3, 7], [7, 3], [5, 0]])[..., None, None]
+    mask, read, stack = tf.sequence_mask([2, 2, 1], 2), [], predictor.stack
+
+    def spy(x, **kwargs):
+        read.append(x.numpy())
+        return stack(x, **kwargs)
+
+    predictor.stack = spy
+    predictor(codes, mask, *source)
+    predictor(codes, mask, *source, training=Training(0, tf.constant(5), tf.range(3), 3))
+    whole, dropped = read
+    kept = dropped != 0.0
+    assert 0.3 < np.mean(kept[whole != 0.0]) < 0.7
+    np.testing.assert_allclose(dropped[kept], 2.0 * whole[kept], rtol=1e-5)

@@ -36,3 +36,22 @@ def test_embeddings_are_dropped_out_once(name, stack):
     kept = dropped != 0.0
     assert abs(np.mean(kept) - 0.5) < 0.05
     np.testing.assert_allclose(dropped[kept], 2.0 * whole[kept], rtol=1e-5)
+
+
+def test_revealed_tokens_are_dropped_out_once():
+    keras.utils.set_random_seed(3)
+    model = registry.models.get("latent_nat")(30, dropout=0.5, **SIZES, **LATENTS | {"reveal": 0.99})
+    model.build_weights()
+    ids = tf.constant(np.random.default_rng(0).integers(3, 30, [8, 12]), tf.int32)
+    read, decoder = [], model.decoder
+
+    def spy(x, **kwargs):
+        read.append(x.numpy())
+        return decoder(x, **kwargs)
+
+    model.decoder = spy
+    model({"inputs": ids, "targets": ids}, training=Training(0, tf.constant(0), tf.range(8), 8))
+    [dropped] = read
+    kept = dropped != 0.0
+    shown = np.isclose(dropped, 2.0 * model.tokens.placed(model.tokens(ids)), rtol=1e-4)
+    assert np.mean(shown[kept]) > 0.95
