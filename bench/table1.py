@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 SPLITS = {"multi30k_ende": ("val", "test_2016_flickr", "test_2017_flickr"), "tatoeba_ende": ("dev", "test")}
 ROWS_FILES = {"multi30k_ende": "table1.json", "tatoeba_ende": "table1_tatoeba.json"}
 
-_BEAM, _FEWER_BLANKS = {"beam_size": 10}, {"blank_penalty": 1.0}
+_BEAM, _FEWER_BLANKS = {"beam_size": 10}, {"blank_penalty": 0.5}
 _CTC_SEARCHES = (Search(_FEWER_BLANKS), Search(_BEAM | _FEWER_BLANKS), Search(_BEAM | _FEWER_BLANKS, True))
 
 
