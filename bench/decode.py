@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Sequence
 
 BOUNDARIES = (16, 24, 32, 48)
-FROM_SOURCE = {"ctc_places": 2, "ctc_from_source": True, "reveal": 0.0}
 SIZES = {
     "base": {
         "vocabulary": 32_000,
@@ -38,7 +37,13 @@ SIZES = {
         "layers": 3,
         "latents": {
             "latent": {"num_codes": 256, "num_compress_steps": 2},
-            "few codes": {"num_codes": 32, "num_compress_steps": 3, **FROM_SOURCE},
+            "few codes": {
+                "num_codes": 32,
+                "num_compress_steps": 3,
+                "ctc_places": 2,
+                "ctc_from_source": True,
+                "reveal": 0.0,
+            },
         },
         "train": ["multi30k/train"],
         "test": "multi30k/test_2016_flickr",
@@ -107,17 +112,16 @@ def models(size: dict) -> dict:
     made = {
         "greedy": registry.models.get("transformer")(
             vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
-        )
+        ),
+        "nat_ctc": registry.models.get("nat_ctc")(
+            vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
+        ),
     }
-    made["nat_ctc"] = registry.models.get("nat_ctc")(
-        vocabulary, encoder_layers=layers, decoder_layers=layers, **stack
-    )
+    latent_nat = registry.models.get("latent_nat")
     # The third has as many layers as greedy's decoder, in predictor and decoder together.
     for predictor, decoder in ((layers, layers), (2, layers), (2, layers - 2), (2, 2)):
         for name, latents in size["latents"].items():
-            made[f"{name}, predictor of {predictor}, decoder of {decoder}"] = registry.models.get(
-                "latent_nat"
-            )(
+            made[f"{name}, predictor of {predictor}, decoder of {decoder}"] = latent_nat(
                 vocabulary,
                 encoder_layers=layers,
                 predictor_layers=predictor,

@@ -74,9 +74,12 @@ class Table:
         Raises:
           CalledProcessError: the data hold another teacher's translations; bin/distiller says so.
         """
-        teacher = self.train(RERANKER, self.rows[RERANKER].seeds[0])
         beam = "--gin_param=decode.beam_size = 4"
-        runs.command("distiller", beam, model_dir=teacher, data_dir=self.data_dir)
+        runs.command("distiller", beam, model_dir=self.reranker(), data_dir=self.data_dir)
+
+    def reranker(self) -> pathlib.Path:
+        """Makes what is missing of the run that distils and reranks; returns its folder."""
+        return self.train(RERANKER, self.rows[RERANKER].seeds[0])
 
     def train(self, name: str, seed: int) -> pathlib.Path:
         """Makes what is missing of one run and of its greedy translations; returns its folder."""
@@ -100,7 +103,7 @@ class Table:
         """Makes what is missing of the other searches of a run that is trained; returns its folder."""
         run = runs.folder(self.runs, name, seed)
         for searched in self.rows[name].searches:
-            reranker = self.train(RERANKER, self.rows[RERANKER].seeds[0]) if searched.reranked else None
+            reranker = self.reranker() if searched.reranked else None
             told = [f"{key}={value}" for key, value in searched.bindings.items()]
             told += [f"reranked by {reranker.name}"] if reranker else []
             if runs.evaluated(run, f"{self.splits[-1]} ({', '.join(told)})"):

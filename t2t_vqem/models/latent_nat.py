@@ -21,6 +21,7 @@ from t2t_vqem.models.translation import (
     PAD_ID,
     TranslationModel,
     at_length,
+    count_real,
     spread,
     token_count,
     until_end,
@@ -307,14 +308,14 @@ class LatentNAT(TranslationModel):
         places_mask = tf.repeat(given_mask, self.places, axis=1)
         if self.ctc_from_source:
             hidden *= tf.cast(mask, hidden.dtype)[:, :, None]
-            places += spread(hidden, _count(mask), _count(places_mask), tf.shape(places)[1])
+            places += spread(hidden, count_real(mask), count_real(places_mask), tf.shape(places)[1])
         return places, places_mask
 
     def _ctc_loss(
         self, logits: tf.Tensor, mask: tf.Tensor, targets: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, LossTerm]]:
         """Nats of all alignments of the targets to their places, and which targets [batch] have one at all."""
-        nll, expressible = ctc_loss(logits, targets, _count(mask))
+        nll, expressible = ctc_loss(logits, targets, count_real(mask))
         metrics = {}
         if self.ctc_from_source:
             metrics["ctc_too_short"] = losses.masked_sum(~expressible, targets[:, 0] != PAD_ID)
@@ -347,7 +348,3 @@ class LatentNAT(TranslationModel):
         x = self.decoder(x, mask=hidden_mask, memory=memory, memory_mask=memory_mask, training=training)
         logits = self.tokens.logits(x)
         return tf.reshape(logits, [*tf.unstack(tf.shape(hidden_mask)), logits.shape[-1]])
-
-
-def _count(mask: tf.Tensor) -> tf.Tensor:
-    return tf.math.count_nonzero(mask, axis=1, dtype=tf.int32)

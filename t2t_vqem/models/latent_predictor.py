@@ -16,6 +16,7 @@ from t2t_vqem.layers.attention import positions
 from t2t_vqem.layers.block import Block
 from t2t_vqem.layers.embedding import placed
 from t2t_vqem.layers.transformer import Transformer
+from t2t_vqem.models.translation import count_real
 
 
 class LatentPredictor(Block):
@@ -171,7 +172,7 @@ class LatentPredictor(Block):
 
     def _ends(self, mask: tf.Tensor) -> tf.Tensor:
         """Returns int32 [batch], where each row's end code stands."""
-        return tf.math.count_nonzero(mask, axis=1, dtype=tf.int32) * self.slots
+        return count_real(mask) * self.slots
 
     def _sums_of_parts(self, samples: tf.Tensor) -> tf.Tensor:
         """Returns of each slot the sum of what it and those before it add, [batch, latents * slots, dim]."""

@@ -18,6 +18,7 @@ from t2t_vqem.models.translation import (
     EOS_ID,
     PAD_ID,
     at_length,
+    count_real,
     spread,
     token_count,
     until_end,
@@ -76,9 +77,9 @@ class NAT(OnePassTranslator):
         inputs, targets = features["inputs"], features["targets"]
         mask, tokens = targets != PAD_ID, token_count(targets)
         memory, memory_mask = self.encode(inputs, training)
-        length_nll, length_correct = self._length_losses(memory, memory_mask, _lengths(mask))
+        length_nll, length_correct = self._length_losses(memory, memory_mask, count_real(mask))
 
-        copied = spread(inputs, _lengths(memory_mask), _lengths(mask), tf.shape(targets)[1])
+        copied = spread(inputs, count_real(memory_mask), count_real(mask), tf.shape(targets)[1])
         logits = self.decode(self.tokens(copied), mask, memory, memory_mask, training)
         nll, correct = self.token_losses(tf.reshape(logits, [-1, logits.shape[-1]]), targets, training)
         return ModelOutput(
@@ -115,7 +116,7 @@ class NAT(OnePassTranslator):
 
         def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             mask = tf.sequence_mask(lengths, length)
-            copied = self.tokens(spread(inputs, _lengths(memory_mask), lengths, length))
+            copied = self.tokens(spread(inputs, count_real(memory_mask), lengths, length))
             logits = without_pad(self.decode(copied, mask, memory, memory_mask))
             last = tf.range(length) == lengths[:, None] - 1
             tokens = tf.where(last, EOS_ID, tf.argmax(logits, axis=-1, output_type=tf.int32))
@@ -142,7 +143,7 @@ class NAT(OnePassTranslator):
         """Returns the nats and the accuracy of `lengths` int32 [batch]; empty targets count nowhere."""
         most = self.max_length_difference
         logits = self._length_logits(memory, memory_mask)
-        classes = tf.clip_by_value(lengths - _lengths(memory_mask), -most, most) + most
+        classes = tf.clip_by_value(lengths - count_real(memory_mask), -most, most) + most
         correct = tf.argmax(logits, axis=-1, output_type=tf.int32) == classes
         nll = losses.cross_entropy(logits, classes)
         return losses.masked_sum(nll, lengths > 0), losses.masked_sum(correct, lengths > 0)
@@ -157,12 +158,8 @@ class NAT(OnePassTranslator):
                 f"{self.registered_name} has {2 * most + 1} lengths to choose from, not {number}; lower "
                 f"decode.num_candidates or raise {self.registered_name}.max_length_difference"
             )
-        lengths = _lengths(memory_mask)[:, None] + tf.range(-most, most + 1)
+        lengths = count_real(memory_mask)[:, None] + tf.range(-most, most + 1)
         possible = (lengths >= 1) & (lengths <= self.most_tokens(memory_mask)[0][:, None])
         logits = tf.where(possible, self._length_logits(memory, memory_mask), _IMPOSSIBLE)
         scores, best = tf.math.top_k(tf.nn.log_softmax(logits), number)
         return scores, tf.maximum(tf.gather(lengths, best, batch_dims=1), 1)
-
-
-def _lengths(mask: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(mask, tf.int32), axis=1)

@@ -15,7 +15,7 @@ from t2t_vqem.layers import losses
 from t2t_vqem.layers.ctc import best_path, ctc_loss
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.one_pass import OnePassTranslator
-from t2t_vqem.models.translation import EOS_ID, PAD_ID, token_count, until_end
+from t2t_vqem.models.translation import EOS_ID, PAD_ID, count_real, token_count, until_end
 
 
 @registry.models.register("nat_ctc")
@@ -66,7 +66,7 @@ class CTCNAT(OnePassTranslator):
         """
         inputs, targets = features["inputs"], features["targets"]
         logits, mask = self._decode(inputs, training)
-        frames = tf.math.count_nonzero(mask, axis=1, dtype=tf.int32)
+        frames = count_real(mask)
         nll, expressible = ctc_loss(logits, targets, frames)
         tokens = token_count(tf.where(expressible[:, None], targets, PAD_ID))
         return ModelOutput(

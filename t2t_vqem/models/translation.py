@@ -140,6 +140,11 @@ def until_end(tokens: tf.Tensor) -> tf.Tensor:
     return tf.cumsum(tf.cast(tokens == EOS_ID, tf.int32), axis=-1, exclusive=True) == 0
 
 
+def count_real(mask: tf.Tensor) -> tf.Tensor:
+    """Returns how many places of each row of `mask` [batch, length] are real, int32 [batch]."""
+    return tf.math.count_nonzero(mask, axis=1, dtype=tf.int32)
+
+
 def token_count(targets: tf.Tensor) -> tf.Tensor:
     """Returns the number of real tokens, float32."""
     return tf.reduce_sum(tf.cast(targets != PAD_ID, tf.float32))

@@ -75,15 +75,9 @@ def test_no_dropout_touches_its_prior_in_the_training_of_a_model(source):
     np.testing.assert_array_equal(model(codes, training=training), model(codes))
 
 
-def test_what_its_stack_reads_is_dropped_out_once(source):
+def test_what_its_stack_reads_is_dropped_out_once(inputs_of, source):
     predictor, codes = make("hard_em", dropout=0.5), tf.constant([[3, 7], [7, 3], [5, 0]])[..., None, None]
-    mask, read, stack = tf.sequence_mask([2, 2, 1], 2), [], predictor.stack
-
-    def spy(x, **kwargs):
-        read.append(x.numpy())
-        return stack(x, **kwargs)
-
-    predictor.stack = spy
+    mask, read = tf.sequence_mask([2, 2, 1], 2), inputs_of(predictor, "stack")
     predictor(codes, mask, *source)
     predictor(codes, mask, *source, training=Training(0, tf.constant(5), tf.range(3), 3))
     whole, dropped = read

@@ -11,24 +11,16 @@ from t2t_vqem.context import Training
 SIZES = {"dim": 32, "filter_size": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1}
 LATENTS = {"num_codes": 16, "num_compress_steps": 1, "predictor_layers": 1, "reveal": 0.0}
 MODELS = {"transformer": {}, "nat": {}, "nat_ctc": {}, "latent_nat": LATENTS}
-
-
 READERS = [*((name, "encoder") for name in MODELS), ("transformer", "decoder"), ("nat", "decoder")]
 
 
 @pytest.mark.parametrize(("name", "stack"), [*READERS, ("latent_nat", "compressor")])
-def test_embeddings_are_dropped_out_once(name, stack):
+def test_embeddings_are_dropped_out_once(inputs_of, name, stack):
     keras.utils.set_random_seed(3)
     model = registry.models.get(name)(30, dropout=0.5, **SIZES, **MODELS[name])
     model.build_weights()
     ids = tf.constant(np.random.default_rng(0).integers(3, 30, [8, 12]), tf.int32)
-    read, layer = [], getattr(model, stack)
-
-    def spy(x, **kwargs):
-        read.append(x.numpy())
-        return layer(x, **kwargs)
-
-    setattr(model, stack, spy)
+    read = inputs_of(model, stack)
     features = {"inputs": ids, "targets": ids}
     model(features)
     model(features, training=Training(0, tf.constant(5), tf.range(8), 8))
@@ -38,18 +30,12 @@ def test_embeddings_are_dropped_out_once(name, stack):
     np.testing.assert_allclose(dropped[kept], 2.0 * whole[kept], rtol=1e-5)
 
 
-def test_revealed_tokens_are_dropped_out_once():
+def test_revealed_tokens_are_dropped_out_once(inputs_of):
     keras.utils.set_random_seed(3)
     model = registry.models.get("latent_nat")(30, dropout=0.5, **SIZES, **LATENTS | {"reveal": 0.99})
     model.build_weights()
     ids = tf.constant(np.random.default_rng(0).integers(3, 30, [8, 12]), tf.int32)
-    read, decoder = [], model.decoder
-
-    def spy(x, **kwargs):
-        read.append(x.numpy())
-        return decoder(x, **kwargs)
-
-    model.decoder = spy
+    read = inputs_of(model, "decoder")
     model({"inputs": ids, "targets": ids}, training=Training(0, tf.constant(0), tf.range(8), 8))
     [dropped] = read
     kept = dropped != 0.0
