@@ -9,24 +9,30 @@ never end by themselves; with CTC that is the length of what the latents stand f
 Own models run compiled, ids to ids, padded to the smallest bucket. At batch 32 sentences of like length stand
 together, and all of them are as long as their references are on average. The figures are medians over sentences (or
 batches) and turns, beside the ratio to own greedy. CTranslate2's rows need that package (see requirements-dev.txt).
-DATA holds the folders newstest/ and multi30k/ of .en and .de files, gzipped or not.
+DATA holds the folders newstest/ and multi30k/ of .en and .de files, gzipped or not. The rows of a size and batch are
+written when it is done.
 """
 
 import argparse
+import concurrent.futures
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 
-BOUNDARIES = (16, 24, 32, 48)
+BATCHES = (1, 32)
 SIZES = {
     "base": {
         "vocabulary": 32_000,
         "stack": {"dim": 512, "filter_size": 2048, "heads": 8},
         "layers": 6,
+        # Of predictor and decoder; the third has as many in all as greedy's decoder.
+        "latent_layers": ((6, 6), (2, 6), (2, 4), (2, 2)),
+        "boundaries": (16, 24, 32, 48),
         "latents": {"latent": {"num_codes": 4096, "num_compress_steps": 3}},
         "train": [f"newstest/newstest{year}" for year in (2009, 2010, 2011, 2012)],  # of the vocabulary
         "test": "newstest/newstest2014-deen",
@@ -35,6 +41,8 @@ SIZES = {
         "vocabulary": 4000,
         "stack": {"dim": 256, "filter_size": 1024, "heads": 4},
         "layers": 3,
+        "latent_layers": ((3, 3), (2, 3), (2, 1)),
+        "boundaries": (12, 16, 20, 24, 32, 48),  # of gin/multi30k_batches.gin
         "latents": {
             "latent": {"num_codes": 256, "num_compress_steps": 2},
             "few codes": {
@@ -65,11 +73,13 @@ def sentences(data: str, size: dict, count: int) -> list[tuple[list[int], int]]:
     pieces = vocabulary.Vocabulary(vocabulary.train(text, size["vocabulary"]))
     sources, references = zip(*pairs(size["test"]), strict=True)
     both = zip(pieces.encode(sources), pieces.encode(references), strict=True)
-    kept = sorted(((s, len(r)) for s, r in both if len(s) <= BOUNDARIES[-1]), key=lambda pair: len(pair[0]))
+    kept = sorted(
+        ((s, len(r)) for s, r in both if len(s) <= size["boundaries"][-1]), key=lambda pair: len(pair[0])
+    )
     return [kept[(2 * i + 1) * len(kept) // (2 * count)] for i in range(count)]
 
 
-def own(model, rows: int) -> Decode:
+def own(model, rows: int, boundaries: Sequence[int]) -> Decode:
     """Returns a function that decodes with a compiled `infer`; one program a bucket."""
     import numpy as np
     import tensorflow as tf
@@ -92,7 +102,7 @@ def own(model, rows: int) -> Decode:
     compiled = tf.function(decode, jit_compile=True, autograph=False)
 
     def run(batch: Sequence[Sequence[int]], length: int) -> object:
-        boundary = next(b for b in BOUNDARIES if len(batch[-1]) <= b)
+        boundary = next(b for b in boundaries if len(batch[-1]) <= b)
         inputs = np.zeros([rows, boundary], np.int32)
         for row, ids in enumerate(batch):
             inputs[row, : len(ids)] = ids
@@ -118,8 +128,7 @@ def models(size: dict) -> dict:
         ),
     }
     latent_nat = registry.models.get("latent_nat")
-    # The third has as many layers as greedy's decoder, in predictor and decoder together.
-    for predictor, decoder in ((layers, layers), (2, layers), (2, layers - 2), (2, 2)):
+    for predictor, decoder in size["latent_layers"]:
         for name, latents in size["latents"].items():
             made[f"{name}, predictor of {predictor}, decoder of {decoder}"] = latent_nat(
                 vocabulary,
@@ -134,7 +143,7 @@ def models(size: dict) -> dict:
     return made
 
 
-def peers(model, vocabulary: int, folder: str) -> dict[str, Decode]:
+def peers(model, size: dict, folder: str) -> dict[str, Decode]:
     """Returns CTranslate2 with the weights of `model`, in its variants, or nothing where it is not installed."""
     try:
         import ctranslate2
@@ -142,8 +151,8 @@ def peers(model, vocabulary: int, folder: str) -> dict[str, Decode]:
         return {}
     from t2t_vqem.export import ctranslate2_model
 
-    names = ["<pad>", "</s>", "<unk>", *(f"p{i}" for i in range(3, vocabulary))]
-    ctranslate2_model.save(model, names, folder, longest=BOUNDARIES[-1])
+    names = ["<pad>", "</s>", "<unk>", *(f"p{i}" for i in range(3, size["vocabulary"]))]
+    ctranslate2_model.save(model, names, folder, longest=size["boundaries"][-1])
 
     def variant(compute_type: str, beam_size: int) -> Decode:
         translator = ctranslate2.Translator(folder, device="cpu", compute_type=compute_type, intra_threads=2)
@@ -185,49 +194,67 @@ def measure(
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--source_dir", required=True, help="the folder of newstest/ and multi30k/")
-    parser.add_argument("--sizes", default="base,multi30k", help="which of base and multi30k")
-    parser.add_argument("--sentences", type=int, default=16, help="sentences at batch 1")
-    parser.add_argument("--turns", type=int, default=7, help="times that each is decoded under the clock")
-    parser.add_argument("--output", help="a JSON file for the rows")
-    options = parser.parse_args()
+def rows(source_dir: str, name: str, batch: int, number: int, turns: int) -> list[dict]:
+    """Returns the rows of a size and batch: of `number` sentences one at a time, or of 128 in batches.
+
+    In a process of its own: XLA holds some thousand mappings of memory for a program, and crashes where the system
+    allows no more (65,530 on Linux).
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
+    size = SIZES[name]
+    if batch == 1:
+        batches = [([ids], length) for ids, length in sentences(source_dir, size, number)]
+    else:
+        pool = sentences(source_dir, size, batch * 4)
+        groups = [pool[i : i + batch] for i in range(0, len(pool), batch)]
+        batches = [([ids for ids, _ in g], round(statistics.mean(n for _, n in g))) for g in groups]
+    print(f"{name}, batch {batch}", flush=True)
+    made = models(size)
+    with tempfile.TemporaryDirectory() as folder:
+        decoders = {key: own(model, batch, size["boundaries"]) for key, model in made.items()}
+        times = measure(decoders | peers(made["greedy"], size, folder), batches, turns)
+    found = []
+    for key, milliseconds in times.items():
+        speedup = times["greedy"] / milliseconds
+        print(f"  {key:40} {milliseconds:9.1f} ms  {speedup:5.2f} x", flush=True)
+        row = {"size": name, "batch": batch, "decoder": key}
+        found.append(row | {"milliseconds": milliseconds, "speedup": speedup})
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--source_dir", required=True, help="the folder of newstest/ and multi30k/")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="which of them")
+    parser.add_argument(
+        "--batches", nargs="+", type=int, choices=BATCHES, default=list(BATCHES), help="which of them"
+    )
+    parser.add_argument("--sentences", type=int, default=16, help="sentences at batch 1")
+    parser.add_argument("--turns", type=int, default=7, help="times that each is decoded under the clock")
+    parser.add_argument("--output", help="a JSON file for the rows")
+    options = parser.parse_args()
     from t2t_vqem import files
     from t2t_vqem.training import record
 
-    rows = []
-    for name in options.sizes.split(","):
-        size = SIZES[name]
-        ones = [([ids], length) for ids, length in sentences(options.source_dir, size, options.sentences)]
-        pool = sentences(options.source_dir, size, 32 * 4)
-        groups = [pool[i : i + 32] for i in range(0, len(pool), 32)]
-        many = [([ids for ids, _ in g], round(statistics.mean(n for _, n in g))) for g in groups]
-        made = models(size)
-        with tempfile.TemporaryDirectory() as folder:
-            others = peers(made["greedy"], size["vocabulary"], folder)
-            for batch_size, batches in ((1, ones), (32, many)):
-                print(f"{name}, batch {batch_size}", flush=True)
-                decoders = {key: own(model, batch_size) for key, model in made.items()} | others
-                times = measure(decoders, batches, options.turns)
-                for key, milliseconds in times.items():
-                    ratio = times["greedy"] / milliseconds
-                    row = {"size": name, "batch": batch_size, "decoder": key}
-                    rows.append(row | {"milliseconds": milliseconds, "speedup": ratio})
-                    print(f"  {key:40} {milliseconds:9.1f} ms  {ratio:5.2f} x", flush=True)
-    if options.output:
-        report = {
-            "command": "bench/decode.py",
-            "sentences": options.sentences,
-            "turns": options.turns,
-            "machine": record.machine(),
-            "rows": rows,
-        }
-        files.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
+    found = []
+    for name in options.sizes:
+        for batch in options.batches:
+            told = (options.source_dir, name, batch, options.sentences, options.turns)
+            spawn = multiprocessing.get_context("spawn")
+            with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
+                found += process.submit(rows, *told).result()
+            if options.output:
+                report = {
+                    "command": "bench/decode.py",
+                    "sentences": options.sentences,
+                    "turns": options.turns,
+                    "machine": record.machine(),
+                    "rows": found,
+                }
+                files.write_atomic(options.output, json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

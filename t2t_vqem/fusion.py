@@ -7,6 +7,7 @@ on a CPU, one nested compiled call makes the whole program some twenty times slo
 
 import contextlib
 import functools
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -18,6 +19,7 @@ P, R = ParamSpec("P"), TypeVar("R")
 
 # Numbers of the first argument that are taken at a time where rows are: a quarter of a mebibyte.
 _TILE = 2**16
+_MAPPINGS, _MOST_MAPPINGS = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/sys/vm/max_map_count")
 _whole = (
     False  # of the process, not of a thread: a mirrored strategy traces its replicas in threads of their own
 )
@@ -115,3 +117,16 @@ def compiled_around(whole: bool) -> Iterator[None]:
         yield
     finally:
         _whole = before
+
+
+def room_to_compile() -> bool:
+    """Returns whether this process may have XLA compile another whole model.
+
+    On a CPU each takes one to two thousand mappings of memory, which it keeps; the process crashes where Linux allows
+    no more of them.
+    """
+    try:
+        held, most = _MAPPINGS.read_bytes().count(b"\n"), int(_MOST_MAPPINGS.read_text())
+    except OSError:  # not Linux
+        return True
+    return held < 0.8 * most

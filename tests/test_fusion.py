@@ -120,3 +120,17 @@ def test_rows_that_are_taken_a_few_at_a_time_give_the_same(count, monkeypatch):
     inside = [calls[0].graph._get_function(call.get_attr("f").name).graph for call in calls]
     loops = [any("While" in op.type for op in graph.get_operations()) for graph in inside]
     assert loops == [count > 4] * 2
+
+
+@pytest.mark.parametrize(("held", "room"), [(79, True), (80, False)])
+def test_no_more_is_compiled_where_mappings_run_out(held, room, tmp_path, monkeypatch):
+    (tmp_path / "maps").write_text("a mapping\n" * held)
+    (tmp_path / "most").write_text("100\n")
+    monkeypatch.setattr(fusion, "_MAPPINGS", tmp_path / "maps")
+    monkeypatch.setattr(fusion, "_MOST_MAPPINGS", tmp_path / "most")
+    assert fusion.room_to_compile() == room
+
+
+def test_there_is_room_where_the_system_counts_no_mappings(tmp_path, monkeypatch):
+    monkeypatch.setattr(fusion, "_MAPPINGS", tmp_path / "nothing")
+    assert fusion.room_to_compile()

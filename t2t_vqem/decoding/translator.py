@@ -55,29 +55,48 @@ class Inference:
     def __init__(self, model: InferenceModel):
         decoding = getattr(model, "decoding", None)
         self.compiled = decoding is not None and decoding.compile
-        signature = None if self.compiled else [tf.TensorSpec([None, None], tf.int32)]
-
-        def infer(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-            with fusion.compiled_around(self.compiled):
-                return dict(model.infer({"inputs": inputs}))
-
-        self._program = tf.function(
-            infer, input_signature=signature, jit_compile=self.compiled or None, autograph=False
-        )
+        self._any_shape, self._each_shape = (_program(model, compiled) for compiled in (False, True))
+        self._shapes = set()
 
     def __call__(self, inputs: np.ndarray) -> dict[str, tf.Tensor]:
         """Returns what `infer` does for int32 [rows, length]."""
-        rows = len(inputs)
+        rows, program = len(inputs), self._any_shape
         if self.compiled:  # of one line or of a power of two, so that few shapes are compiled
-            padding = (1 << (rows - 1).bit_length()) - rows
-            inputs = np.pad(inputs, [[0, padding], [0, 0]])
-        found = self._program(tf.constant(inputs))
+            padded = np.pad(inputs, [[0, (1 << (rows - 1).bit_length()) - rows], [0, 0]])
+            if self._is_compiled(padded.shape):
+                inputs, program = padded, self._each_shape
+        found = program(tf.constant(inputs))
         return {name: value[:rows] if value.shape.rank else value for name, value in found.items()}
+
+    def _is_compiled(self, shape: tuple[int, int]) -> bool:
+        """Returns whether inputs of `shape` have a program of their own: all have, as long as there is room."""
+        if shape in self._shapes:
+            return True
+        if not fusion.room_to_compile():
+            logging.log_first_n(
+                logging.WARNING,
+                "decode.compile: the system allows this process too few mappings of memory (vm.max_map_count) to "
+                "compile for more shapes; batches of further ones are translated uncompiled",
+                1,
+            )
+            return False
+        self._shapes.add(shape)
+        return True
 
     def parameters(self, length: int) -> int:
         """Returns how many numbers inference reads for a line of `length` tokens: not what training alone needs."""
-        program = self._program.get_concrete_function(tf.TensorSpec([1, length], tf.int32))
+        program = self._each_shape if self.compiled else self._any_shape
+        program = program.get_concrete_function(tf.TensorSpec([1, length], tf.int32))
         return sum(math.prod(variable.shape) for variable in program.variables)
+
+
+def _program(model: InferenceModel, compiled: bool) -> tf.types.experimental.PolymorphicFunction:
+    def infer(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        with fusion.compiled_around(compiled):
+            return dict(model.infer({"inputs": inputs}))
+
+    signature = None if compiled else [tf.TensorSpec([None, None], tf.int32)]
+    return tf.function(infer, input_signature=signature, jit_compile=compiled or None, autograph=False)
 
 
 class Translator:

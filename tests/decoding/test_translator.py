@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from t2t_vqem import search
+from t2t_vqem import fusion, search
 from t2t_vqem.decoding.translator import Translator, one_line
 from t2t_vqem.problems import vocabulary
 
@@ -212,3 +212,19 @@ def test_compiled_inference_meets_few_shapes(pieces):
     for count in (1, 3, 4, 2, 3):
         assert list(lines.translate(["the old"] * count)) == ["the old"] * count
     assert [tuple(shape) for shape in traced] == [(1, 8), (4, 8), (2, 8)]
+
+
+def test_shapes_are_translated_uncompiled_where_no_more_can_be_compiled(pieces, monkeypatch, caplog):
+    model = Candidates()
+    model.decoding = search.Settings(compile=True)
+    traced = []
+    infer = model.infer
+    model.infer = lambda features: (traced.append(features["inputs"].shape), infer(features))[1]
+    lines = translator(pieces, model, boundaries=(8,), batch_tokens=128)
+    assert list(lines.translate(["the old"])) == ["the old"]
+    monkeypatch.setattr(fusion, "room_to_compile", lambda: False)
+    with caplog.at_level(python_logging.WARNING):
+        for count in (1, 3, 2):
+            assert list(lines.translate(["the old"] * count)) == ["the old"] * count
+    assert [tuple(shape) for shape in traced] == [(1, 8), (None, None)]
+    assert "decode.compile" in caplog.text
