@@ -225,15 +225,20 @@ class LatentNAT(TranslationModel):
         """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probability.
 
         Tokens are int32 [batch, latents * 2^n_c * places], or [batch, source * places] with `ctc_from_source`, pad
-        after the first eos; the log probability [batch] is summed up to that eos, or with CTC that of the likeliest
-        path.
+        after the first eos; the log probability [batch] is summed up to that eos. With CTC the tokens are those of the
+        likeliest path, and it is that path's, or, where candidates are to be ranked, that of all paths to the tokens.
         """
         quantized = self.bottleneck.embed(codes)
         hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
         logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None), tf.float32)
         if self.split is not None:
             tokens, score = best_path(logits, hidden_mask, self.decoding.blank_penalty)
-            return tf.where(until_end(tokens), tokens, PAD_ID), score
+            tokens = tf.where(until_end(tokens), tokens, PAD_ID)
+            if (
+                self.decoding.candidates > 1
+            ):  # a loop over the places, which one output alone need not wait for
+                score = -ctc_loss(logits, tokens, count_real(hidden_mask))[0]
+            return tokens, score
         tokens = tf.argmax(logits, axis=-1, output_type=tf.int32)
         best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
         kept = until_end(tokens) & hidden_mask

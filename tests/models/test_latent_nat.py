@@ -386,10 +386,34 @@ def test_blanks_cost_something_where_there_are_blanks_alone(features):
         model.infer({"inputs": features["inputs"]})
 
 
+@pytest.mark.parametrize("hparams", [{"ctc_places": 2}, FROM_SOURCE], ids=["of the latents", "of the source"])
+def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparams):
+    model = make(**hparams)
+    give_birth(model)
+    codes, code_mask = tf.reshape(tf.range(4 * 3), [4, 3, 1]), tf.sequence_mask([3, 1, 2, 1], 3)
+    memory, memory_mask = model.encode(features["inputs"])
+    _, of_path = model.decode_codes(codes, code_mask, memory, memory_mask)
+    model.decoding = search.Settings(beam_size=2, blank_penalty=0.1)
+    outputs, scores = model.decode_codes(codes, code_mask, memory, memory_mask)
+    hidden = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
+    logits = model._decode(*hidden, memory, memory_mask, None)
+    for row, (output, score) in enumerate(zip(outputs, scores, strict=True)):
+        length, frames = np.count_nonzero(output), np.count_nonzero(hidden[1][row])
+        frame_logits = tf.transpose(logits[row : row + 1, :frames], [1, 0, 2])
+        expected = tf.nn.ctc_loss(output[None, :length], frame_logits, [length], [frames], blank_index=0)
+        np.testing.assert_allclose(score, -expected[0], rtol=1e-4)
+    assert np.all(scores[:3] > of_path[:3])  # to the last output, of two places, there may be one path
+
+
 @pytest.mark.parametrize(
     ("settings", "hparams"),
-    [({}, {}), ({"beam_size": 2, "num_candidates": 3}, {}), ({}, FROM_SOURCE)],
-    ids=["greedy", "beam", "ctc from the source"],
+    [
+        ({}, {}),
+        ({"beam_size": 2, "num_candidates": 3}, {}),
+        ({}, FROM_SOURCE),
+        ({"beam_size": 2}, FROM_SOURCE),
+    ],
+    ids=["greedy", "beam", "ctc from the source", "beam, ctc from the source"],
 )
 def test_a_compiled_search_of_static_shape_finds_the_same(features, settings, hparams):
     model = make(**hparams)
