@@ -18,9 +18,9 @@ SPLITS = {"multi30k_ende": ("val", "test_2016_flickr", "test_2017_flickr"), "tat
 ROWS_FILES = {"multi30k_ende": "table1.json", "tatoeba_ende": "table1_tatoeba.json"}
 
 _BEAM = {"beam_size": 10}
-_FEWER_BLANKS = tuple(Search({"blank_penalty": penalty}) for penalty in (0.5, 1.0))  # val chooses
-_CTC_SEARCHES = _FEWER_BLANKS + tuple(
-    Search(_BEAM | search.bindings, reranked) for search in _FEWER_BLANKS for reranked in (False, True)
+FEWER_BLANKS = tuple(Search({"blank_penalty": penalty}) for penalty in (0.5, 1.0))  # val chooses
+CTC_SEARCHES = FEWER_BLANKS + tuple(
+    Search(_BEAM | search.bindings, reranked) for search in FEWER_BLANKS for reranked in (False, True)
 )
 
 
@@ -49,22 +49,22 @@ ROWS = {
     "nat, distilled": Row(
         "nat", "table1_nat.gin", distilled=True, searches=(Search({"num_candidates": 10}, True),)
     ),
-    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True, searches=_FEWER_BLANKS),
+    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True, searches=FEWER_BLANKS),
     "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 3}, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 4}, distilled=True
     ),
-    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, _CTC_SEARCHES, distilled=True),
+    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, CTC_SEARCHES, distilled=True),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
-        _GUESSED, _CTC_SEARCHES, distilled=True
+        _GUESSED, CTC_SEARCHES, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes": _latent(
-        _FEW_CODES, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
+        _FEW_CODES, CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
-        _FEW_CODES | {"latent_nat.prior_weight": 1.0}, _CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
+        _FEW_CODES | {"latent_nat.prior_weight": 1.0}, CTC_SEARCHES, seeds=SEEDS[:2], distilled=True
     ),
 }
 

@@ -1,0 +1,35 @@
+"""The last rows of bench/table1.py at a larger size: 256 wide, three layers, thousands of steps, one seed.
+
+    bin/_run bench.larger --source_dir=MULTI30K --data_dir=data/larger --runs=runs/larger
+
+Trains gin/multi30k_transformer.gin, has it translate its training set, and trains on that what
+gin/multi30k_nat_ctc.gin and gin/multi30k_few_codes.gin say; translates val and both test splits greedily and as the
+rows' searches say. Runs that are finished are not made again, and one that was stopped goes on; --only names rows.
+After each run it writes docs/results/larger.json.
+"""
+
+from bench import results, table1
+from bench.rows import RERANKER, Row, Search, Table, arguments
+
+ROWS = {
+    RERANKER: Row("transformer", "multi30k_transformer.gin", searches=(Search({"beam_size": 4}),)),
+    "nat_ctc, distilled": Row(
+        "nat_ctc", "multi30k_nat_ctc.gin", distilled=True, searches=table1.FEWER_BLANKS
+    ),
+    "latent_nat, few codes, prior, distilled": Row(
+        "latent_nat", "multi30k_few_codes.gin", distilled=True, searches=table1.CTC_SEARCHES
+    ),
+}
+
+
+def main() -> None:
+    parser = arguments(__doc__, ROWS)
+    parser.add_argument("--source_dir", help="the published files of Multi30k")
+    options = parser.parse_args()
+    splits = table1.SPLITS["multi30k_ende"]
+    table = Table(ROWS, "multi30k_ende", splits, options.runs, options.data_dir, options.source_dir)
+    table.make(options.only, options.seeds, options.output or results.DOCS / "results" / "larger.json")
+
+
+if __name__ == "__main__":
+    main()
