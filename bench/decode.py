@@ -42,7 +42,7 @@ SIZES = {
         "stack": {"dim": 256, "filter_size": 1024, "heads": 4},
         "layers": 3,
         "latent_layers": ((3, 3), (2, 3), (2, 1)),
-        "boundaries": (12, 16, 20, 24, 32, 48),  # of gin/multi30k_batches.gin
+        "boundaries": (12, 16, 20, 32),
         "latents": {
             "latent": {"num_codes": 256, "num_compress_steps": 2},
             "few codes": {
@@ -99,10 +99,13 @@ def own(model, rows: int, boundaries: Sequence[int]) -> Decode:
     def least(length: int) -> int:  # calls of an output that did not end before
         return 1 if model.registered_name == "nat_ctc" else math.ceil(length / getattr(model, "group", 1))
 
-    compiled = tf.function(decode, jit_compile=True, autograph=False)
+    compiled, met = tf.function(decode, jit_compile=True, autograph=False), set()
 
     def run(batch: Sequence[Sequence[int]], length: int) -> object:
         boundary = next(b for b in boundaries if len(batch[-1]) <= b)
+        if boundary not in met and not fusion.room_to_compile():
+            raise RuntimeError("too many programs for one process; fewer boundaries or decoders are needed")
+        met.add(boundary)
         inputs = np.zeros([rows, boundary], np.int32)
         for row, ids in enumerate(batch):
             inputs[row, : len(ids)] = ids
@@ -194,13 +197,11 @@ def measure(
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
-def rows(source_dir: str, name: str, batch: int, number: int, turns: int) -> list[dict]:
+def timed(source_dir: str, name: str, batch: int, number: int, turns: int) -> list[dict]:
     """Returns the rows of a size and batch: of `number` sentences one at a time, or of 128 in batches.
 
-    In a process of its own: XLA holds some thousand mappings of memory for a program, and crashes where the system
-    allows no more (65,530 on Linux).
+    To be called in a process of its own, for which alone there is `fusion.room_to_compile`.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(2)
@@ -236,6 +237,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7, help="times that each is decoded under the clock")
     parser.add_argument("--output", help="a JSON file for the rows")
     options = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from t2t_vqem import files
     from t2t_vqem.training import record
 
@@ -245,7 +247,7 @@ def main() -> None:
             told = (options.source_dir, name, batch, options.sentences, options.turns)
             spawn = multiprocessing.get_context("spawn")
             with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-                found += process.submit(rows, *told).result()
+                found += process.submit(timed, *told).result()
             if options.output:
                 report = {
                     "command": "bench/decode.py",

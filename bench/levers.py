@@ -27,7 +27,7 @@ def _lever(base: Row, bindings: dict[str, object] | None = None, searches: tuple
     )
 
 
-_FEWER_BLANKS = (Search({"blank_penalty": 1.0}),)
+_BLANKS_COST_A_NAT = (Search({"blank_penalty": 1.0}),)
 LEVERS = {
     "none": _lever(PLAIN),
     "reveal = 0": _lever(PLAIN, {"latent_nat.reveal": 0.0}),
@@ -35,10 +35,10 @@ LEVERS = {
     "compressor_attends": _lever(PLAIN, {"latent_nat.compressor_attends": True}),
     "target_masking = 0.2": _lever(PLAIN, {"latent_nat.target_masking": 0.2}),
     "ema_decay = 0.995": _lever(PLAIN, {"train.ema_decay": 0.995}),
-    "few codes": _lever(FEW_CODES, searches=_FEWER_BLANKS),
-    "few codes, prior_weight = 1": _lever(FEW_CODES, {"latent_nat.prior_weight": 1.0}, _FEWER_BLANKS),
-    "few codes, prior_weight = 3": _lever(FEW_CODES, {"latent_nat.prior_weight": 3.0}, _FEWER_BLANKS),
-    "nat_ctc": _lever(table1.ROWS["nat_ctc, distilled"], searches=_FEWER_BLANKS),
+    "few codes": _lever(FEW_CODES, searches=_BLANKS_COST_A_NAT),
+    "few codes, prior_weight = 1": _lever(FEW_CODES, {"latent_nat.prior_weight": 1.0}, _BLANKS_COST_A_NAT),
+    "few codes, prior_weight = 3": _lever(FEW_CODES, {"latent_nat.prior_weight": 3.0}, _BLANKS_COST_A_NAT),
+    "nat_ctc": _lever(table1.ROWS["nat_ctc, distilled"], searches=_BLANKS_COST_A_NAT),
 }
 
 

@@ -40,7 +40,8 @@ class Settings:
       top_p: samples come from the likeliest classes that hold this share of the mass (Holtzman et al. 2020).
       blank_penalty: nats that a blank of CTC costs at every place, for outputs come out too short without it.
       seed: of the samples, which depend on it and on the source line alone.
-      compile: whether XLA compiles inference for each shape of batch: seconds each, then about twice as fast.
+      compile: whether XLA compiles inference for each shape of batch, as many as the system's mappings of memory
+        suffice for: seconds each, then about twice as fast.
     """
 
     beam_size: int = 1

@@ -46,7 +46,7 @@ def rows_by_boundary(model: InferenceModel, boundaries: Sequence[int], batch_tok
 
 
 class Inference:
-    """A model's `infer` as a program: for any shape, or compiled for each, as `decode.compile` says.
+    """A model's `infer` as a program: for any shape, or, as `decode.compile` says, compiled for each.
 
     The first way serves every shape with one graph: a trace of each takes seconds and runs no faster. Compiled by
     XLA, which takes longer still, it runs about twice as fast: for a service that warms up, or a long job.
@@ -56,32 +56,29 @@ class Inference:
         decoding = getattr(model, "decoding", None)
         self.compiled = decoding is not None and decoding.compile
         self._any_shape, self._each_shape = (_program(model, compiled) for compiled in (False, True))
-        self._shapes = set()
+        self._shapes: dict[tuple[int, int], bool] = {}  # whether one has a program of its own
 
     def __call__(self, inputs: np.ndarray) -> dict[str, tf.Tensor]:
         """Returns what `infer` does for int32 [rows, length]."""
         rows, program = len(inputs), self._any_shape
         if self.compiled:  # of one line or of a power of two, so that few shapes are compiled
             padded = np.pad(inputs, [[0, (1 << (rows - 1).bit_length()) - rows], [0, 0]])
-            if self._is_compiled(padded.shape):
+            if self._compiles(padded.shape):
                 inputs, program = padded, self._each_shape
         found = program(tf.constant(inputs))
         return {name: value[:rows] if value.shape.rank else value for name, value in found.items()}
 
-    def _is_compiled(self, shape: tuple[int, int]) -> bool:
-        """Returns whether inputs of `shape` have a program of their own: all have, as long as there is room."""
-        if shape in self._shapes:
-            return True
-        if not fusion.room_to_compile():
-            logging.log_first_n(
-                logging.WARNING,
-                "decode.compile: the system allows this process too few mappings of memory (vm.max_map_count) to "
-                "compile for more shapes; batches of further ones are translated uncompiled",
-                1,
-            )
-            return False
-        self._shapes.add(shape)
-        return True
+    def _compiles(self, shape: tuple[int, int]) -> bool:
+        """Returns whether inputs of `shape` have a program of their own, as all have that meet room for it."""
+        if shape not in self._shapes:
+            room = fusion.room_to_compile()
+            if not room and all(self._shapes.values()):
+                logging.warning(
+                    "decode.compile: no more shapes of batches are compiled, the further ones are translated "
+                    "uncompiled, for the system allows a process too few mappings of memory; raise vm.max_map_count"
+                )
+            self._shapes[shape] = room
+        return self._shapes[shape]
 
     def parameters(self, length: int) -> int:
         """Returns how many numbers inference reads for a line of `length` tokens: not what training alone needs."""
@@ -107,6 +104,7 @@ class Translator:
     goes on training.
 
     Attributes:
+      inference: the program that maps ids to ids.
       truncated: lines cut to the last boundary so far.
     """
 
@@ -134,7 +132,7 @@ class Translator:
         self._vocabulary = vocabulary
         rows = rows_by_boundary(model, self.boundaries, batch_tokens)
         self._rows = {boundary: min(number, max_rows or number) for boundary, number in rows.items()}
-        self._infer = Inference(model)
+        self.inference = Inference(model)
         ids = tf.TensorSpec([None, None], tf.int32)
         self._detokenize = tf.function(
             lambda ids: vocabulary.tf_detokenize(ids), input_signature=[ids], autograph=False
@@ -170,7 +168,7 @@ class Translator:
         """Translates lines together; `truncated` alone says how many were cut. `translated` is told of each batch."""
         outputs = [""] * len(window)
         for places, inputs in self.batches(window):
-            for place, text in zip(places, self._texts(self._infer(inputs)["outputs"]), strict=True):
+            for place, text in zip(places, self._texts(self.inference(inputs)["outputs"]), strict=True):
                 outputs[place] = text
             if translated is not None:
                 translated(len(places))
@@ -180,7 +178,7 @@ class Translator:
         """Returns the candidates of each line, the best first: log probability and text; none of a blank line."""
         found: list[list[tuple[float, str]]] = [[] for _ in window]
         for places, inputs in self.batches(window):
-            inferred = self._infer(inputs)
+            inferred = self.inference(inputs)
             rows, number, length = inferred["candidates"].shape
             texts = self._texts(tf.reshape(inferred["candidates"], [rows * number, length]))
             scores = inferred["scores"].numpy().tolist()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from t2t_vqem.decoding.translator import Inference, InferenceModel, Translator, Vocabulary, rows_per_line
+from t2t_vqem.decoding.translator import InferenceModel, Translator, Vocabulary, rows_per_line
 from t2t_vqem.evaluation.evenly import evenly
 from t2t_vqem.progress import Progress
 from t2t_vqem.training import record
@@ -40,7 +40,7 @@ class System:
         self._translator = Translator(
             model, vocabulary, boundaries=boundaries, batch_tokens=batch_tokens, max_rows=BATCH
         )
-        self._infer = Inference(model)
+        self._infer = self._translator.inference
         self._single, self._batched = single, BATCHED * single
 
     def prepare(self, sentences: Sequence[str], name: str = "the model") -> list[str]:

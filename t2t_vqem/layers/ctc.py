@@ -48,7 +48,7 @@ def ctc_loss(logits: tf.Tensor, labels: tf.Tensor, frames: tf.Tensor) -> tuple[t
     # at_blank[:, i] and at_label[:, i]: log P(i labels, then a blank), log P(i + 1 labels, the last just now).
     nothing = tf.broadcast_to(tf.where(tf.range(length + 1) == 0, 0.0, _NEVER), [shape[0], length + 1])
     start = (nothing, tf.fill([shape[0], length], _NEVER))
-    at_blank, at_label = (x[-1] for x in tf.scan(step, (tf.range(shape[1]), emitted), start))
+    at_blank, at_label = tf.foldl(step, (tf.range(shape[1]), emitted), start)
     count = tf.math.count_nonzero(labels, axis=1, dtype=tf.int32)
     ends = (tf.gather(x, count, batch_dims=1) for x in (at_blank, _shifted(at_label)))
     expressible = frames_needed(labels) <= frames

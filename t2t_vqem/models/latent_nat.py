@@ -177,8 +177,9 @@ class LatentNAT(TranslationModel):
     def infer(self, features: Features) -> Features:
         """Decodes from predicted latents: searched for as `decoding` says, each then decoded in parallel.
 
-        Candidates are ranked by log P(y, z | x). Beside what every model returns: "codes" int32
-        [batch, latents, slots] and "code_mask" bool [batch, latents] of the best.
+        Candidates are ranked by log P(y, z | x), of which one candidate alone gets a lower bound with CTC: that of its
+        path. Beside what every model returns: "codes" int32 [batch, latents, slots] and "code_mask" bool
+        [batch, latents] of the best.
 
         Raises:
           UserError: `decoding` has a penalty for blanks, and there is no CTC.
@@ -201,7 +202,9 @@ class LatentNAT(TranslationModel):
         def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = [batch * number, length]
             own, mask = tf.reshape(codes[:, :, :length], [*rows, self.slots]), code_mask[:, :, :length]
-            outputs, scores = self.decode_codes(own, tf.reshape(mask, rows), memory, memory_mask)
+            outputs, scores = self.decode_codes(
+                own, tf.reshape(mask, rows), memory, memory_mask, all_paths=number > 1
+            )
             return tf.pad(outputs, [[0, 0], [0, (most - length) * of_a_latent]]), scores
 
         outputs, scores = at_length(decode, lengths, most)
@@ -220,13 +223,20 @@ class LatentNAT(TranslationModel):
         return {"outputs": outputs, "codes": latents.codes, "code_mask": code_mask}
 
     def decode_codes(
-        self, codes: tf.Tensor, code_mask: tf.Tensor, memory: tf.Tensor, memory_mask: tf.Tensor
+        self,
+        codes: tf.Tensor,
+        code_mask: tf.Tensor,
+        memory: tf.Tensor,
+        memory_mask: tf.Tensor,
+        *,
+        all_paths: bool = False,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probability.
 
         Tokens are int32 [batch, latents * 2^n_c * places], or [batch, source * places] with `ctc_from_source`, pad
         after the first eos; the log probability [batch] is summed up to that eos. With CTC the tokens are those of the
-        likeliest path, and it is that path's, or, where candidates are to be ranked, that of all paths to the tokens.
+        likeliest path, and the log probability is that path's, or with `all_paths`, for which a loop goes over the
+        places, that of the tokens and nothing after them.
         """
         quantized = self.bottleneck.embed(codes)
         hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
@@ -234,9 +244,7 @@ class LatentNAT(TranslationModel):
         if self.split is not None:
             tokens, score = best_path(logits, hidden_mask, self.decoding.blank_penalty)
             tokens = tf.where(until_end(tokens), tokens, PAD_ID)
-            if (
-                self.decoding.candidates > 1
-            ):  # a loop over the places, which one output alone need not wait for
+            if all_paths:
                 score = -ctc_loss(logits, tokens, count_real(hidden_mask))[0]
             return tokens, score
         tokens = tf.argmax(logits, axis=-1, output_type=tf.int32)

@@ -390,19 +390,45 @@ def test_blanks_cost_something_where_there_are_blanks_alone(features):
 def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparams):
     model = make(**hparams)
     give_birth(model)
-    codes, code_mask = tf.reshape(tf.range(4 * 3), [4, 3, 1]), tf.sequence_mask([3, 1, 2, 1], 3)
-    memory, memory_mask = model.encode(features["inputs"])
-    _, of_path = model.decode_codes(codes, code_mask, memory, memory_mask)
-    model.decoding = search.Settings(beam_size=2, blank_penalty=0.1)
-    outputs, scores = model.decode_codes(codes, code_mask, memory, memory_mask)
-    hidden = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
-    logits = model._decode(*hidden, memory, memory_mask, None)
-    for row, (output, score) in enumerate(zip(outputs, scores, strict=True)):
-        length, frames = np.count_nonzero(output), np.count_nonzero(hidden[1][row])
-        frame_logits = tf.transpose(logits[row : row + 1, :frames], [1, 0, 2])
-        expected = tf.nn.ctc_loss(output[None, :length], frame_logits, [length], [frames], blank_index=0)
-        np.testing.assert_allclose(score, -expected[0], rtol=1e-4)
-    assert np.all(scores[:3] > of_path[:3])  # to the last output, of two places, there may be one path
+    model.decoding = search.Settings(temperature=1.0, num_candidates=3, blank_penalty=0.1, length_penalty=0.0)
+    found = {}
+    decode_codes, find = model.decode_codes, model.predictor.find
+
+    def spied(codes, code_mask, memory, memory_mask, **how):
+        hidden = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
+        found["frames"], found["logits"] = hidden[1], model._decode(*hidden, memory, memory_mask, None)
+        found["outputs"], scores = decode_codes(codes, code_mask, memory, memory_mask, **how)
+        found["of paths"] = decode_codes(codes, code_mask, memory, memory_mask)[1]
+        return found["outputs"], scores
+
+    def searched(*args):
+        found["latents"] = find(*args).scores
+        return find(*args)
+
+    model.decode_codes, model.predictor.find = spied, searched
+    result = model.infer({"inputs": features["inputs"]})
+    expected = []
+    for row, output in enumerate(found["outputs"].numpy()):
+        length, frames = np.count_nonzero(output), np.count_nonzero(found["frames"][row])
+        logits = tf.transpose(found["logits"][row : row + 1, :frames], [1, 0, 2])
+        expected.append(-tf.nn.ctc_loss(output[None, :length], logits, [length], [frames], blank_index=0)[0])
+    assert np.all(np.array(expected) >= found["of paths"] - 1e-4)
+    assert np.any(np.array(expected) > found["of paths"] + 0.1)
+    together = np.reshape(expected, [4, 3]) + found["latents"]
+    np.testing.assert_allclose(result["scores"], -np.sort(-together, axis=1), rtol=1e-4)
+
+
+def test_ctc_candidates_without_a_latent_are_empty(features):
+    model = make(ctc_places=2)
+    give_birth(model)
+    model.predictor.codes_out.bias.assign(1e3 * tf.one_hot(16, 17))  # the end code at once
+    model.decoding = search.Settings(temperature=1.0, num_candidates=2)
+    signature = [tf.TensorSpec([None, None], tf.int32)]
+    found = tf.function(lambda ids: model.infer({"inputs": ids}), input_signature=signature)(
+        features["inputs"]
+    )
+    assert not np.any(found["outputs"])
+    np.testing.assert_allclose(found["scores"], 0.0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
