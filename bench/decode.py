@@ -15,6 +15,7 @@ written when it is done.
 
 import argparse
 import concurrent.futures
+import itertools
 import json
 import math
 import multiprocessing
@@ -99,13 +100,10 @@ def own(model, rows: int, boundaries: Sequence[int]) -> Decode:
     def least(length: int) -> int:  # calls of an output that did not end before
         return 1 if model.registered_name == "nat_ctc" else math.ceil(length / getattr(model, "group", 1))
 
-    compiled, met = tf.function(decode, jit_compile=True, autograph=False), set()
+    compiled = tf.function(decode, jit_compile=True, autograph=False)
 
     def run(batch: Sequence[Sequence[int]], length: int) -> object:
         boundary = next(b for b in boundaries if len(batch[-1]) <= b)
-        if boundary not in met and not fusion.room_to_compile():
-            raise RuntimeError("too many programs for one process; fewer boundaries or decoders are needed")
-        met.add(boundary)
         inputs = np.zeros([rows, boundary], np.int32)
         for row, ids in enumerate(batch):
             inputs[row, : len(ids)] = ids
@@ -181,9 +179,15 @@ def measure(
     decoders: dict[str, Decode], batches: Sequence[tuple[list[list[int]], int]], turns: int
 ) -> dict[str, float]:
     """Returns milliseconds a batch by name; every batch is run once by each before the clock starts."""
+    from t2t_vqem import fusion
+
     for name, decode in decoders.items():
         start = time.perf_counter()
         for batch in batches:
+            if not fusion.room_to_compile():
+                raise RuntimeError(
+                    "too many programs for one process; fewer boundaries or decoders are needed"
+                )
             decode(*batch)
         print(f"  {name}: ready after {time.perf_counter() - start:.0f} s", flush=True)
     taken = {name: [] for name in decoders}
@@ -241,13 +245,11 @@ def main() -> None:
     from t2t_vqem import files
     from t2t_vqem.training import record
 
-    found = []
-    for name in options.sizes:
-        for batch in options.batches:
+    found, spawn = [], multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn, max_tasks_per_child=1) as processes:
+        for name, batch in itertools.product(options.sizes, options.batches):
             told = (options.source_dir, name, batch, options.sentences, options.turns)
-            spawn = multiprocessing.get_context("spawn")
-            with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-                found += process.submit(timed, *told).result()
+            found += processes.submit(timed, *told).result()
             if options.output:
                 report = {
                     "command": "bench/decode.py",

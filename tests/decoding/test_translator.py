@@ -202,25 +202,25 @@ def test_candidates_with_their_scores(pieces, compiled):
     assert found[2][0][1].endswith(found[2][1][1])
 
 
-def test_compiled_inference_meets_few_shapes(pieces):
-    model = Candidates()
+@pytest.fixture
+def compiled(pieces):
+    """A translator that compiles inference, and a list of the shapes that its model is traced for."""
+    model, traced = Candidates(), []
     model.decoding = search.Settings(compile=True)
-    traced = []
     infer = model.infer
     model.infer = lambda features: (traced.append(features["inputs"].shape), infer(features))[1]
-    lines = translator(pieces, model, boundaries=(8,), batch_tokens=128)
+    return translator(pieces, model, boundaries=(8,), batch_tokens=128), traced
+
+
+def test_compiled_inference_meets_few_shapes(compiled):
+    lines, traced = compiled
     for count in (1, 3, 4, 2, 3):
         assert list(lines.translate(["the old"] * count)) == ["the old"] * count
     assert [tuple(shape) for shape in traced] == [(1, 8), (4, 8), (2, 8)]
 
 
-def test_shapes_are_translated_uncompiled_where_no_more_can_be_compiled(pieces, monkeypatch, caplog):
-    model = Candidates()
-    model.decoding = search.Settings(compile=True)
-    traced = []
-    infer = model.infer
-    model.infer = lambda features: (traced.append(features["inputs"].shape), infer(features))[1]
-    lines = translator(pieces, model, boundaries=(8,), batch_tokens=128)
+def test_shapes_are_translated_uncompiled_where_no_more_can_be_compiled(compiled, monkeypatch, caplog):
+    lines, traced = compiled
     assert list(lines.translate(["the old"])) == ["the old"]
     monkeypatch.setattr(fusion, "room_to_compile", lambda: False)
     with caplog.at_level(python_logging.WARNING):

@@ -402,8 +402,9 @@ def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparam
         return found["outputs"], scores
 
     def searched(*args):
-        found["latents"] = find(*args).scores
-        return find(*args)
+        result = find(*args)
+        found["latents"] = result.scores
+        return result
 
     model.decode_codes, model.predictor.find = spied, searched
     result = model.infer({"inputs": features["inputs"]})
