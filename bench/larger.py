@@ -9,7 +9,8 @@ rows. After each run it writes docs/results/larger.json.
 """
 
 from bench import results, table1
-from bench.rows import RERANKER, Row, Search, Table, arguments
+from bench.rows import Row, Search, Table, arguments
+from bench.runs import RERANKER
 
 ROWS = {
     RERANKER: Row("transformer", "multi30k_transformer.gin", searches=(Search({"beam_size": 4}),)),

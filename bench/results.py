@@ -4,8 +4,8 @@
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- comparison: FILE --> (or curve, table1, train_step, decode, bottleneck,
-figure3, cifar10) and <!-- end -->. It needs no TensorFlow.
+docs/results.md that stands between <!-- comparison: FILE --> (or curve, table1, penalties, train_step, decode,
+bottleneck, figure3, cifar10) and <!-- end -->. It needs no TensorFlow.
 """
 
 import argparse
@@ -14,12 +14,15 @@ import json
 import pathlib
 import re
 import shlex
+import statistics
 
+from bench import runs
 from t2t_vqem import config, files
 from t2t_vqem.errors import UserError
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _WITHOUT_TEMPERATURE = ("hard EM", "gradient VQ")  # whose softness is that of a posterior they never use
+_GREEDY, _PENALTY = "greedy", "blank_penalty"
 _KEPT = ("problem", "model", "gin_file", "gin_param", "usr_dir", "train_steps", "seed", "strategy")
 
 
@@ -69,7 +72,7 @@ def _head(titles: list[str]) -> list[str]:
 def _split_and_search(evaluation: str) -> tuple[str, str]:
     """Returns the two of the name that bin/evaluator gives an evaluation, as "val (beam_size=10)"."""
     split, _, search = evaluation.removesuffix(")").partition(" (")
-    return split, search or "greedy"
+    return split, search or _GREEDY
 
 
 def _bleu(rows: list[dict]) -> str:
@@ -129,15 +132,58 @@ def curve(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def table1(rows: list[dict]) -> str:
-    """Returns Markdown: each row and search of bench/table1.py, means over the seeds with their range."""
+def _searched(rows: list[dict]) -> dict[tuple[str, str], dict[str, list[dict]]]:
+    """Returns (name, search) -> split -> the figures, one a seed, of rows that are called "name; seed 0"."""
     found = collections.defaultdict(lambda: collections.defaultdict(list))
     for entry in rows:
         name = entry["name"].split("; ")[0]
         for evaluation, values in entry["evaluations"].items():
             split, search = _split_and_search(evaluation)
             found[name, search][split].append(_shown(name, values))
-    splits = list(dict.fromkeys(split for by_split in found.values() for split in by_split))
+    return found
+
+
+def _splits(found: dict[tuple[str, str], dict[str, list[dict]]]) -> list[str]:
+    return list(dict.fromkeys(split for by_split in found.values() for split in by_split))
+
+
+def penalties(rows: list[dict]) -> str:
+    """Returns Markdown: BLEU and chrF of what writes blanks, with the penalty that the first split prefers.
+
+    Beside them stands the run that distils and reranks. Means over the seeds that were searched so, without the range.
+    """
+    found = _searched(rows)
+    splits = _splits(found)
+    choices = collections.defaultdict(dict)
+    for (name, searched), by_split in found.items():
+        words = searched.split(", ")
+        penalty = [word for word in words if word.startswith(_PENALTY)]
+        others = ", ".join(word for word in words if word not in penalty)
+        choices[name, others or _GREEDY][penalty[0].partition("=")[2] if penalty else "0"] = by_split
+    writers = {name for (name, _), by_penalty in choices.items() if len(by_penalty) > 1}
+    lines = _head(["run", "search", f"`{_PENALTY}`", "seeds", *splits, "chrF"])
+
+    def mean(by_split: dict[str, list[dict]], split: str, key: str) -> float:
+        return statistics.mean(values[key] for values in by_split[split])
+
+    def cell(by_split: dict[str, list[dict]], split: str, key: str, digits: int) -> str:
+        return f"{mean(by_split, split, key):.{digits}f}" if split in by_split else "–"
+
+    for (name, others), by_penalty in choices.items():
+        if name not in (*writers, runs.RERANKER):
+            continue
+        penalty, by_split = max(by_penalty.items(), key=lambda choice: mean(choice[1], splits[0], "bleu"))
+        bleu = [cell(by_split, split, "bleu", 2) for split in splits]
+        chrf = ", ".join(cell(by_split, split, "chrf", 1) for split in splits)
+        told = [penalty if name in writers else "–", str(len(by_split[splits[0]]))]
+        lines.append("| " + " | ".join([name, others, *told, *bleu, chrf]) + " |")
+    return "\n".join(lines)
+
+
+def table1(rows: list[dict]) -> str:
+    """Returns Markdown: each row and search of bench/table1.py, means over the seeds with their range."""
+    found = _searched(rows)
+    splits = _splits(found)
     columns = {
         "BLEU from true latents": ("reconstruction_bleu", 1),
         "latent accuracy": ("latent_accuracy", 3),
@@ -343,6 +389,7 @@ MAKERS = {
     "train_step": step_table,
     "decode": decode_table,
     "figure3": figure3_table,
+    "penalties": penalties,
     "table1": table1,
 }
 

@@ -6,8 +6,7 @@ import pathlib
 from collections.abc import Mapping
 
 from bench import results, runs
-
-RERANKER = "transformer"
+from bench.runs import RERANKER
 
 
 @dataclasses.dataclass(frozen=True)

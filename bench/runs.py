@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 from t2t_vqem import config
 
+RERANKER = "transformer"  # the row of a table whose run distils and reranks
+
 
 def folder(parent: pathlib.Path, name: str, seed: int) -> pathlib.Path:
     """Returns where the run of a table's row `name` lies."""

@@ -88,6 +88,30 @@ def test_rows_of_the_papers_table_are_means_over_their_seeds():
     assert (greedy["effective codes, val"], soft["effective codes, val"]) == ("–", "1.50")
 
 
+def test_what_writes_blanks_is_shown_with_the_penalty_that_the_first_split_prefers():
+    def row(name, **found):
+        figures = {split: {"bleu": bleu, "chrf": 2 * bleu} for split, bleu in found.items()}
+        return {"name": name, "evaluations": figures}
+
+    rows = [
+        row("transformer; seed 0", val=27.0, test=28.0),
+        row("nat, distilled; seed 0", val=17.0, test=19.0),
+        row(
+            "nat_ctc, distilled; seed 0",
+            **{"val": 25.0, "test": 26.0, "val (blank_penalty=0.5)": 26.0, "test (blank_penalty=0.5)": 27.0}
+            | {"val (blank_penalty=1.0)": 25.5, "test (blank_penalty=1.0)": 29.0}
+            | {"val (beam_size=10)": 26.5, "val (beam_size=10, blank_penalty=0.5)": 26.0},
+        ),
+        row("nat_ctc, distilled; seed 1", **{"val": 25.0, "val (blank_penalty=0.5)": 27.0}),
+    ]
+    _, _, *lines = results.penalties(rows).splitlines()
+    assert lines == [
+        "| transformer | greedy | – | 1 | 27.00 | 28.00 | 54.0, 56.0 |",
+        "| nat_ctc, distilled | greedy | 0.5 | 2 | 26.50 | 27.00 | 53.0, 54.0 |",
+        "| nat_ctc, distilled | beam_size=10 | 0 | 1 | 26.50 | – | 53.0, – |",
+    ]
+
+
 def test_a_run_of_the_papers_table_is_searched_once_for_each_of_its_searches(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(runs, "command", lambda name, *words, **flags: calls.append((name, words, flags)))
