@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from bench import results, runs
 from bench.runs import RERANKER
+from t2t_vqem import ngrams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,9 @@ class Table:
     def search(self, name: str, seed: int) -> pathlib.Path:
         """Makes what is missing of the other searches of a run that is trained; returns its folder."""
         run = runs.folder(self.runs, name, seed)
+        weighed = any("lm_weight" in searched.bindings for searched in self.rows[name].searches)
+        if weighed and not (run / ngrams.FILE).exists():
+            runs.command("ngrams", model_dir=run, data_dir=self.data_dir)
         for searched in self.rows[name].searches:
             reranker = self.reranker() if searched.reranked else None
             told = [f"{key}={value}" for key, value in searched.bindings.items()]

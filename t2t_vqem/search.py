@@ -20,6 +20,7 @@ IMPOSSIBLE = -1e8  # a score under it is that of no candidate: fewer were found 
 _RANGES = {
     "beam_size": (1, 10_000),
     "num_candidates": (0, 10_000),
+    "ctc_beam_size": (1, 10_000),
     "top_k": (0, 2**31 - 1),
     "seed": (0, 2**32 - 1),
 }
@@ -39,6 +40,9 @@ class Settings:
       top_k: samples come from the so many likeliest classes; 0 means all.
       top_p: samples come from the likeliest classes that hold this share of the mass (Holtzman et al. 2020).
       blank_penalty: nats that a blank of CTC costs at every place, for outputs come out too short without it.
+      lm_weight: how much a token's log probability after the tokens before it, by the n-grams that bin/ngrams counted,
+        counts beside CTC's; 0 takes the likeliest path.
+      ctc_beam_size: beginnings of an output that are kept at each place where n-grams count.
       seed: of the samples, which depend on it and on the source line alone.
       compile: whether XLA compiles inference for each shape of batch, as many as the system's mappings of memory
         suffice for: seconds each, then about twice as fast.
@@ -51,6 +55,8 @@ class Settings:
     top_k: int = 0
     top_p: float = 1.0
     blank_penalty: float = 0.0
+    lm_weight: float = 0.0
+    ctc_beam_size: int = 10
     seed: int = 0
     compile: bool = False
 
@@ -59,7 +65,7 @@ class Settings:
             value = getattr(self, name)
             holds = type(value) is int and least <= value <= most
             require(holds, f"decode.{name}", value, f"a whole number, at least {least} and at most {most}")
-        for name in ("length_penalty", "temperature", "blank_penalty"):
+        for name in ("length_penalty", "temperature", "blank_penalty", "lm_weight"):
             value = getattr(self, name)
             holds = is_number(value) and 0 <= value < 100
             require(holds, f"decode.{name}", value, "a number of at least 0 and below 100")

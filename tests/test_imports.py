@@ -20,6 +20,8 @@ FOUNDATIONS = {
     "registry",
     "config",
     "search",
+    "ngrams",
+    "prefix_search",
 }
 BUILDING_BLOCKS = {
     "errors",
@@ -40,6 +42,8 @@ ALLOWED = {
     "fusion": {"tiles"},
     "context": {"fusion"},
     "search": {"errors", "context"},
+    "ngrams": {"errors", "files"},
+    "prefix_search": {"ngrams"},
     "registry": {"errors"},
     "config": {"errors", "files", "registry"},
     "problems": {"errors", "files", "progress", "picture_file", "registry", "config"},

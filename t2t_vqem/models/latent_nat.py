@@ -13,7 +13,7 @@ from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.errors import is_number
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.convolution import Compressor, Decompressor
-from t2t_vqem.layers.ctc import best_path, ctc_loss
+from t2t_vqem.layers.ctc import ctc_loss
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.latent_predictor import LatentPredictor
 from t2t_vqem.models.model import Features, ModelOutput
@@ -133,6 +133,7 @@ class LatentNAT(TranslationModel):
         self.decompressor = Decompressor(num_compress_steps, dim, dropout, name="decompressor")
         self.places = max(1, ctc_places)
         self.ctc_from_source = ctc_from_source
+        self.writes_blanks = bool(ctc_places)
         self.split = keras.layers.Dense(ctc_places * dim, name="split") if ctc_places else None
         self.decoder = Transformer(decoder_layers, **self.stack, cross_attention=True, name="decoder")
 
@@ -182,10 +183,10 @@ class LatentNAT(TranslationModel):
         [batch, latents] of the best.
 
         Raises:
-          UserError: `decoding` has a penalty for blanks, and there is no CTC.
+          UserError: `decoding` has settings of CTC where there is none, or weighs n-grams that are not there.
         """
         if self.split is None:
-            self.refuse_blank_penalty()
+            self.refuse_ctc_settings()
         memory, memory_mask = self.encode(features["inputs"])
         limits = self.most_tokens(memory_mask, self.group)
         found = self.predictor.find(memory, memory_mask, features["inputs"], self.decoding, *limits)
@@ -234,18 +235,17 @@ class LatentNAT(TranslationModel):
         """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probability.
 
         Tokens are int32 [batch, latents * 2^n_c * places], or [batch, source * places] with `ctc_from_source`, pad
-        after the first eos; the log probability [batch] is summed up to that eos. With CTC the tokens are those of the
-        likeliest path, and the log probability is that path's, or with `all_paths`, for which a loop goes over the
-        places, that of the tokens and nothing after them.
+        after the first eos; the log probability [batch] is summed up to that eos. With CTC both are those of
+        `likeliest_labels`, or with `all_paths`, for which a loop goes over the places, the score is log P of the tokens
+        and nothing after them, and what n-grams add to that.
         """
         quantized = self.bottleneck.embed(codes)
         hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
         logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None), tf.float32)
         if self.split is not None:
-            tokens, score = best_path(logits, hidden_mask, self.decoding.blank_penalty)
-            tokens = tf.where(until_end(tokens), tokens, PAD_ID)
+            tokens, score, said = self.likeliest_labels(logits, hidden_mask)
             if all_paths:
-                score = -ctc_loss(logits, tokens, count_real(hidden_mask))[0]
+                score = said - ctc_loss(logits, tokens, count_real(hidden_mask))[0]
             return tokens, score
         tokens = tf.argmax(logits, axis=-1, output_type=tf.int32)
         best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)

@@ -100,10 +100,10 @@ class NAT(OnePassTranslator):
         fewer lengths are possible than asked for, what is over has a score near -1e9.
 
         Raises:
-          UserError: `decoding` asks for samples, for more lengths than there are or for a penalty for blanks.
+          UserError: `decoding` asks for samples, for more lengths than there are or for what CTC alone has.
         """
         self.refuse_samples()
-        self.refuse_blank_penalty()
+        self.refuse_ctc_settings()
         number = self.decoding.candidates
         inputs = features["inputs"]
         memory, memory_mask = self.encode(inputs)

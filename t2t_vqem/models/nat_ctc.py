@@ -12,10 +12,10 @@ from t2t_vqem import registry, search
 from t2t_vqem.context import LossTerm, Training
 from t2t_vqem.errors import UserError
 from t2t_vqem.layers import losses
-from t2t_vqem.layers.ctc import best_path, ctc_loss
+from t2t_vqem.layers.ctc import ctc_loss
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.one_pass import OnePassTranslator
-from t2t_vqem.models.translation import EOS_ID, PAD_ID, count_real, token_count, until_end
+from t2t_vqem.models.translation import EOS_ID, PAD_ID, count_real, token_count
 
 
 @registry.models.register("nat_ctc")
@@ -23,6 +23,7 @@ class CTCNAT(OnePassTranslator):
     """Source encoder, upsampling, bidirectional decoder, CTC; the class of padding, never a token, is the blank."""
 
     registered_name = "nat_ctc"
+    writes_blanks = True
 
     def __init__(
         self,
@@ -80,11 +81,11 @@ class CTCNAT(OnePassTranslator):
     def infer(self, features: Features) -> Features:
         """Takes the likeliest class at each place, merges repeats, drops blanks and ends at the first eos.
 
-        A blank has to be ahead by `decode.blank_penalty`. There is one candidate. Its score is the log probability of
-        that path, a lower bound of the output's.
+        A blank has to be ahead by `decode.blank_penalty`. With n-grams (`decode.lm_weight`) beginnings of outputs are
+        kept beside each other instead. There is one candidate, with the score of `likeliest_labels`.
 
         Raises:
-          UserError: `decoding` asks for samples, a beam or several candidates.
+          UserError: `decoding` asks for samples, a beam, several candidates or for n-grams that are not there.
         """
         self.refuse_samples()
         if self.decoding.beam_size > 1 or self.decoding.candidates > 1:
@@ -93,8 +94,8 @@ class CTCNAT(OnePassTranslator):
                 "decode.beam_size and decode.num_candidates must not be above 1"
             )
         logits, mask = self._decode(features["inputs"])
-        tokens, score = best_path(logits, mask, self.decoding.blank_penalty)
-        tokens = tf.where(until_end(tokens) & (tokens != EOS_ID), tokens, PAD_ID)
+        tokens, score, _ = self.likeliest_labels(logits, mask)
+        tokens = tf.where(tokens != EOS_ID, tokens, PAD_ID)
         ends = tf.one_hot(
             tf.math.count_nonzero(tokens, axis=1), tf.shape(tokens)[1] + 1, EOS_ID, dtype=tf.int32
         )

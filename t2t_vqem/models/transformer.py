@@ -84,9 +84,9 @@ class AutoregressiveTransformer(TranslationModel):
         """Searches as `decoding` says, with a cache of keys and values, in one loop.
 
         Raises:
-          UserError: `decoding` has a penalty for blanks.
+          UserError: `decoding` has settings of CTC.
         """
-        self.refuse_blank_penalty()
+        self.refuse_ctc_settings()
         inputs, settings = features["inputs"], self.decoding
         memory, memory_mask = self.encode(inputs)
         most, longest = self.most_tokens(memory_mask)

@@ -11,9 +11,11 @@ from t2t_vqem import search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError, is_number
 from t2t_vqem.layers import losses
+from t2t_vqem.layers.ctc import best_path
 from t2t_vqem.layers.embedding import TokenEmbedding
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Model
+from t2t_vqem.prefix_search import LanguageModel, prefix_search
 
 PAD_ID, EOS_ID = 0, 1
 
@@ -27,9 +29,13 @@ class TranslationModel(Model):
 
     Attributes:
       decoding: how `infer` searches; whoever translates may replace it before `infer` is traced.
+      writes_blanks: whether the decoder has places of CTC.
+      language_model: what `decoding.lm_weight` weighs; set before `infer` is traced by whoever opens the run.
     """
 
     decoding: search.Settings
+    writes_blanks = False
+    language_model: LanguageModel | None = None
 
     def __init__(
         self,
@@ -89,13 +95,44 @@ class TranslationModel(Model):
         longest = math.ceil((self.max_length_ratio * source_mask.shape[1] + 10.0) / group)
         return tf.minimum(most, longest), longest  # float32 may round up where a Python number does not
 
-    def refuse_blank_penalty(self) -> None:
-        """Raises a UserError if `decoding` takes something off blanks, which CTC alone writes."""
-        if self.decoding.blank_penalty:
+    def refuse_ctc_settings(self) -> None:
+        """Raises a UserError if `decoding` has settings of places and blanks, which a decoder with CTC alone writes."""
+        for name in ("blank_penalty", "lm_weight"):
+            if value := getattr(self.decoding, name):
+                raise UserError(
+                    f"{self.registered_name} writes no blanks here, as a decoder with CTC does; "
+                    f"decode.{name} must be 0, not {value}"
+                )
+
+    def likeliest_labels(self, logits: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns what CTC's places say as `decoding` searches, with its score, and what n-grams add to that.
+
+        `logits` are [batch, places, vocab], and `mask` [batch, places] says which places are real. What they say is
+        int32 [batch, places], padded with 0, and nothing follows an eos. The score [batch] is log P of the likeliest
+        path, or with n-grams that of `prefix_search`.
+
+        Raises:
+          UserError: `decoding` weighs n-grams, and there are none.
+        """
+        settings = self.decoding
+        if not settings.lm_weight:
+            tokens, score = best_path(logits, mask, settings.blank_penalty)
+            said = tf.zeros_like(score)
+        elif self.language_model is None:
             raise UserError(
-                f"{self.registered_name} writes no blanks here, as a decoder with CTC does; "
-                f"decode.blank_penalty must be 0, not {self.decoding.blank_penalty}"
+                "decode.lm_weight weighs the n-grams of a run, and there are none; "
+                "bin/ngrams --model_dir=RUN counts them"
             )
+        else:
+            tokens, score, said = prefix_search(
+                logits,
+                mask,
+                self.language_model,
+                weight=settings.lm_weight,
+                blank_penalty=settings.blank_penalty,
+                beam_size=settings.ctc_beam_size,
+            )
+        return tf.where(until_end(tokens), tokens, PAD_ID), score, said
 
     def token_losses(
         self, logits: tf.Tensor, targets: tf.Tensor, training: Training | None

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from t2t_vqem import config, files, registry
+from t2t_vqem import config, files, ngrams, registry
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.model import Model
+from t2t_vqem.prefix_search import LanguageModel
 from t2t_vqem.problems.problem import Problem
 from t2t_vqem.problems.vocabulary import Vocabulary
 from t2t_vqem.training import checkpoints, strategy
@@ -69,7 +70,8 @@ def open_run(
         it is looked for there.
 
     Raises:
-      UserError: no run, no such checkpoint, or one of another configuration or vocabulary.
+      UserError: no run, no such checkpoint, or one of another configuration or vocabulary; no n-grams where they are
+        weighed, or those of another vocabulary.
     """
     path = checkpoints.find(model_dir, checkpoint)
     if metadata is None:
@@ -90,10 +92,27 @@ def open_run(
     with strategy.dtype_policy(dtype or train_config.dtype):
         model = registry.models.get(metadata.model)(**dimensions)
         model.build_weights()
+    if getattr(model, "writes_blanks", False) and model.decoding.lm_weight:
+        model.language_model = _language_model(model_dir, vocabulary)
     step = checkpoints.restore_weights(path, model)
     for difference in config.differences(model_dir):
         logging.warning("not as the run was trained: %s", difference)
     return Run(problem, model, vocabulary, metadata, train_config, step)
+
+
+def _language_model(model_dir: str, vocabulary: Vocabulary) -> LanguageModel:
+    """Returns what `bin/ngrams` counted for the run."""
+    path = os.path.join(model_dir, ngrams.FILE)
+    if not os.path.exists(path):
+        raise UserError(
+            f"decode.lm_weight weighs n-grams, and the run has none; bin/ngrams --model_dir={model_dir} counts them"
+        )
+    counted = ngrams.NGrams.load(path)
+    if counted.vocabulary_hash != vocabulary.hash:
+        raise UserError(
+            f"{path} was counted with another vocabulary than the run's; count anew with bin/ngrams"
+        )
+    return LanguageModel(counted)
 
 
 def open_unchanged(model_dir: str, checkpoint: str | int, metadata: config.RunMetadata) -> tuple[Run, str]:

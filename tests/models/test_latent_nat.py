@@ -10,6 +10,8 @@ import tensorflow as tf
 from t2t_vqem import registry, search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
+from t2t_vqem.layers.ctc import ctc_loss
+from t2t_vqem.prefix_search import prefix_search
 
 VOCAB = 30
 SMALL = {
@@ -419,6 +421,37 @@ def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparam
     np.testing.assert_allclose(result["scores"], -np.sort(-together, axis=1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("hparams", [{"ctc_places": 2}, FROM_SOURCE], ids=["of the latents", "of the source"])
+def test_ngrams_count_in_what_is_written_and_in_its_rank(features, hparams, language_model):
+    model = make(**hparams)
+    give_birth(model)
+    model.language_model = language_model
+    plain, model.decoding = model.decoding, search.Settings(lm_weight=2.0, blank_penalty=0.5, ctc_beam_size=3)
+    codes = tf.zeros([4, 2, 1], tf.int32)
+    given = (codes, tf.ones([4, 2], tf.bool), *model.encode(features["inputs"]))
+    tokens, scores = model.decode_codes(*given)
+    hidden = model._start(model.bottleneck.embed(codes), *given[1:], None)
+    logits = model._decode(*hidden, *given[2:], None)
+    how = {"weight": 2.0, "blank_penalty": 0.5, "beam_size": 3}
+    labels, found, said = prefix_search(logits, hidden[1], language_model, **how)
+    np.testing.assert_array_equal(tokens, labels)
+    np.testing.assert_allclose(scores, found, rtol=1e-4)
+    of_all_paths = model.decode_codes(*given, all_paths=True)[1]
+    nll, _ = ctc_loss(logits, labels, tf.math.count_nonzero(hidden[1], axis=1, dtype=tf.int32))
+    np.testing.assert_allclose(of_all_paths, said - nll, rtol=1e-4)
+    model.decoding = plain
+    assert np.any(model.decode_codes(*given)[0] != tokens)
+
+
+def test_ngrams_are_refused_without_ctc_and_missed_with_it(features):
+    for hparams, message in [({}, "latent_nat writes no blanks"), (FROM_SOURCE, "bin/ngrams")]:
+        model = make(**hparams)
+        give_birth(model)
+        model.decoding = search.Settings(lm_weight=0.3)
+        with pytest.raises(UserError, match=message):
+            model.infer({"inputs": features["inputs"]})
+
+
 def test_ctc_candidates_without_a_latent_are_empty(features):
     model = make(ctc_places=2)
     give_birth(model)
@@ -439,12 +472,14 @@ def test_ctc_candidates_without_a_latent_are_empty(features):
         ({"beam_size": 2, "num_candidates": 3}, {}),
         ({}, FROM_SOURCE),
         ({"beam_size": 2}, FROM_SOURCE),
+        ({"lm_weight": 0.5, "ctc_beam_size": 3}, {"ctc_places": 2}),
     ],
-    ids=["greedy", "beam", "ctc from the source", "beam, ctc from the source"],
+    ids=["greedy", "beam", "ctc from the source", "beam, ctc from the source", "n-grams"],
 )
-def test_a_compiled_search_of_static_shape_finds_the_same(features, settings, hparams):
+def test_a_compiled_search_of_static_shape_finds_the_same(features, settings, hparams, language_model):
     model = make(**hparams)
     give_birth(model)
+    model.language_model = language_model
     model.decoding = search.Settings(**settings)
     signature = [tf.TensorSpec([None, None], tf.int32)]
     plain = tf.function(lambda ids: model.infer({"inputs": ids}), input_signature=signature)(

@@ -12,6 +12,7 @@ from t2t_vqem import registry, search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
 from t2t_vqem.models.translation import spread
+from t2t_vqem.prefix_search import prefix_search
 
 VOCAB = 13
 SMALL = {"dim": 8, "filter_size": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0}
@@ -170,6 +171,22 @@ def test_nat_ctc_writes_its_best_path(features, penalty):
     assert int(found["calls"]) == 1
 
 
+def test_nat_ctc_writes_what_ngrams_find_likely(features, language_model):
+    model = make("nat_ctc", upsample=3)
+    model.decoding = search.Settings(lm_weight=2.0, blank_penalty=0.5, ctc_beam_size=3)
+    model.language_model = language_model
+    found = traced(model, features)
+    logits, mask = model._decode(features["inputs"])
+    how = {"weight": 2.0, "blank_penalty": 0.5, "beam_size": 3}
+    labels, scores, _ = prefix_search(logits, mask, language_model, **how)
+    for row, ids in enumerate(labels.numpy().tolist()):
+        ids = [label for label in ids if label > 1]  # each ends with its eos, if there is one
+        assert np.trim_zeros(found["outputs"][row].numpy()).tolist() == [*ids, 1]
+    np.testing.assert_allclose(found["scores"][:, 0], scores, rtol=1e-4)
+    model.decoding = search.Settings()
+    assert np.any(traced(model, features)["outputs"] != found["outputs"])
+
+
 def test_targets_beyond_the_places_have_no_weight_and_are_counted(features):
     model = shared("nat_ctc")
     repeated = tf.constant([[4, 4, 9, 9, 1, 0], [10, 10, 6, 1, 0, 0], [3, 4, 1, 0, 0, 0], [0] * 6])
@@ -241,6 +258,8 @@ def test_a_gradient_step_lowers_the_objective(name, policy, features):
         ("nat_ctc", {"beam_size": 4}, "decode.beam_size"),
         ("nat_ctc", {"num_candidates": 2}, "decode.num_candidates"),
         ("nat", {"blank_penalty": 1.0}, "nat writes no blanks .* decode.blank_penalty must be 0, not 1.0"),
+        ("nat", {"lm_weight": 0.3}, "nat writes no blanks .* decode.lm_weight must be 0, not 0.3"),
+        ("nat_ctc", {"lm_weight": 0.3}, "bin/ngrams --model_dir=RUN counts them"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_named(name, settings, message, features):
@@ -265,9 +284,10 @@ def test_a_bad_hparam_is_named(name, hparam, value):
         registry.models.get(name)(VOCAB, **SMALL | {hparam: value})
 
 
-@pytest.mark.parametrize("name", ["nat", "nat_ctc"])
-def test_a_compiled_inference_of_static_shape_finds_the_same(name):
+@pytest.mark.parametrize(("name", "lm_weight"), [("nat", 0.0), ("nat_ctc", 0.0), ("nat_ctc", 0.5)])
+def test_a_compiled_inference_of_static_shape_finds_the_same(name, lm_weight, language_model):
     model = make(name)
+    model.decoding, model.language_model = search.Settings(lm_weight=lm_weight), language_model
     inputs = tf.constant([[5, 6, 7, 1, 0], [8, 1, 0, 0, 0]])
     signature = [tf.TensorSpec([None, None], tf.int32)]
     plain = tf.function(lambda ids: model.infer({"inputs": ids}), input_signature=signature)(inputs)

@@ -112,10 +112,13 @@ def test_a_wide_beam_finds_the_best_of_all_short_outputs():
     np.testing.assert_array_equal(found["candidates"][0, :, :3], best)
 
 
-def test_a_penalty_for_blanks_is_refused(features):
+@pytest.mark.parametrize("setting", ["blank_penalty", "lm_weight"])
+def test_settings_of_ctc_are_refused(features, setting):
     model = make()
-    model.decoding = search.Settings(blank_penalty=0.5)
-    with pytest.raises(UserError, match=r"transformer writes no blanks .* must be 0, not 0.5"):
+    model.decoding = search.Settings(**{setting: 0.5})
+    with pytest.raises(
+        UserError, match=rf"transformer writes no blanks .*decode.{setting} must be 0, not 0.5"
+    ):
         model.infer({"inputs": features["inputs"]})
 
 

@@ -1,0 +1,205 @@
+"""CTC's prefix search with n-grams: which labels are likely by the places and by each other (arXiv 1408.2873).
+
+At each place every kept beginning of an output goes on with a label, or stays as it is by a blank or a repeat, and the
+paths to equal beginnings are summed. A new label also weighs what the n-grams say of it after the labels before it, of
+which CTC, whose places are independent of each other, knows nothing.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from t2t_vqem import ngrams
+
+_NEVER = -1e9
+_BLANK, _END = 0, 1
+
+
+class LanguageModel:
+    """N-grams in the graph; made once, for whatever programs read them."""
+
+    def __init__(self, counted: ngrams.NGrams):
+        buckets = counted.buckets
+        with tf.init_scope():  # they outlive the function that happens to ask first
+            self.unigrams = [tf.constant(part) for part in counted.unigrams]
+            self.keys = tf.constant(buckets.keys)
+            self.values = [tf.constant(part.ravel()) for part in buckets.values]
+        self.order, self.bits = counted.order, buckets.bits
+
+    def after(self, context: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns the key, int64, of the last tokens that count, of `labels` int32 after those of `context`."""
+        return _put(_last(context, self.order - 2), labels)
+
+    def log_probability(self, context: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns log P [rows, beginnings, labels] of `labels` int32 [rows, labels] after each of `context`.
+
+        `context` int64 [rows, beginnings] are keys that `after` returned, or `start`.
+        """
+        sizes = range(2, self.order + 1)
+        contexts = tf.stack([_last(context, size - 1) for size in sizes])
+        seen, found = self._look_up(_put(contexts[..., None], labels[:, None]), 0)
+        known, weights = self._look_up(contexts, 1)
+        # Where nothing stands before the start, the context of a longer n-gram is that of a shorter one, and no other.
+        known &= contexts != tf.concat([tf.zeros_like(contexts[:1]), contexts[:-1]], axis=0)
+        of_unigrams = tf.gather(self.unigrams[1], tf.cast(contexts[:1] - 1, tf.int32))
+        weights = tf.concat([of_unigrams, tf.where(known, weights, 0.0)[1:]], axis=0)
+        result = tf.gather(self.unigrams[0], labels)[:, None]
+        for i in range(len(sizes)):
+            result = tf.where(seen[i], found[i], weights[i, ..., None] + result)
+        return result
+
+    def _look_up(self, keys: tf.Tensor, value: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns which of the keys [...] there are, and one of their values."""
+        spread = keys * tf.constant(ngrams.SPREAD - 2**64, tf.int64)
+        hashes = tf.bitwise.right_shift(spread, tf.constant(64 - self.bits, tf.int64)) & (2**self.bits - 1)
+        same = tf.gather(self.keys, hashes) == keys[..., None]
+        slots = tf.argmax(tf.cast(same, tf.int32), axis=-1)
+        return tf.reduce_any(same, axis=-1), tf.gather(
+            self.values[value], hashes * self.keys.shape[1] + slots
+        )
+
+
+START = ngrams.START_ID + 1  # the key of what stands before the first label
+
+
+def _last(keys: tf.Tensor, tokens: int) -> tf.Tensor:
+    return keys & (2 ** (ngrams.BITS * tokens) - 1)
+
+
+def _put(keys: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    return keys * 2**ngrams.BITS + tf.cast(labels, tf.int64) + 1
+
+
+class _Beginnings(NamedTuple):
+    """The beginnings that are kept, [rows, beginnings] each.
+
+    Attributes:
+      labels: int32 [rows, beginnings, places], padded with 0.
+      length: int32, how many there are.
+      last: int32, the last of them, 0 for none.
+      name: int64, a hash of the labels.
+      context: int64, the last of them for the language model.
+      at_blank, at_label: log probabilities of all paths to them that end so.
+      added: what the language model has to say of them.
+    """
+
+    labels: tf.Tensor
+    length: tf.Tensor
+    last: tf.Tensor
+    name: tf.Tensor
+    context: tf.Tensor
+    at_blank: tf.Tensor
+    at_label: tf.Tensor
+    added: tf.Tensor
+
+
+def prefix_search(
+    logits: tf.Tensor,
+    mask: tf.Tensor,
+    model: LanguageModel,
+    *,
+    weight: float,
+    blank_penalty: float,
+    beam_size: int,
+    tried: int = 10,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the best labels, int32 [rows, places], padded with 0, their score, and what the model adds to it.
+
+    It adds `weight` times its log P of the labels to that of those paths to them that were followed, off which each
+    blank takes `blank_penalty`. No label follows an eos. Both are float32 [rows].
+
+    Args:
+      logits: [rows, places, classes].
+      mask: bool [rows, places], which places are real; the first ones of each row.
+      beam_size: beginnings that are kept at each place.
+      tried: labels that are tried at each place, its likeliest.
+    """
+    rows, places, classes = tf.shape(logits)[0], tf.shape(logits)[1], logits.shape[-1]
+    log_probabilities = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+    likely, ids = tf.math.top_k(
+        tf.where(tf.range(classes) == _BLANK, _NEVER, log_probabilities), min(tried, classes - 1)
+    )
+    blank = log_probabilities[:, :, _BLANK] - blank_penalty
+
+    def step(old: _Beginnings, now: tuple) -> _Beginnings:
+        real, log_probability, blank, likely, ids = now
+        total = _log_sum(old.at_blank, old.at_label)
+        at_blank = total + blank[:, None]
+        at_label = old.at_label + tf.gather(log_probability, old.last, batch_dims=1)
+
+        repeats = ids[:, None] == old.last[:, :, None]
+        longer = tf.where(repeats, old.at_blank[:, :, None], total[:, :, None]) + likely[:, None]
+        longer = tf.where((old.last == _END)[:, :, None], _NEVER, longer)
+        names = _named(old.name[:, :, None], ids[:, None])
+        # What a beginning becomes may be kept already, and then is no other: its paths are added to the one that is.
+        same = names[:, :, :, None] == old.name[:, None, None, :]
+        arrived = tf.reduce_max(tf.where(same, longer[..., None], _NEVER), axis=[1, 2])
+        at_label = _log_sum(at_label, arrived)
+        longer = tf.where(tf.reduce_any(same, axis=-1), _NEVER, longer)
+        said = old.added[:, :, None] + weight * model.log_probability(old.context, ids)
+
+        ranks = tf.concat([_log_sum(at_blank, at_label) + old.added, _flat(longer + said)], axis=1)
+        _, chosen = tf.math.top_k(ranks, beam_size)
+        kept = chosen < beam_size
+        parents = tf.where(kept, chosen, (chosen - beam_size) // ids.shape[-1])
+        given = _Beginnings(*(tf.gather(part, parents, batch_dims=1) for part in old))
+
+        def of_new(x: tf.Tensor) -> tf.Tensor:
+            return tf.gather(_flat(x), tf.maximum(chosen - beam_size, 0), batch_dims=1)
+
+        label = of_new(tf.broadcast_to(ids[:, None], tf.shape(longer)))
+        here = tf.range(places) == given.length[:, :, None]
+        new = _Beginnings(
+            labels=tf.where(here & ~kept[:, :, None], label[:, :, None], given.labels),
+            length=given.length + tf.cast(~kept, tf.int32),
+            last=tf.where(kept, given.last, label),
+            name=tf.where(kept, given.name, of_new(names)),
+            context=tf.where(kept, given.context, model.after(given.context, label)),
+            at_blank=tf.where(kept, tf.gather(at_blank, parents, batch_dims=1), _NEVER),
+            at_label=tf.where(kept, tf.gather(at_label, parents, batch_dims=1), of_new(longer)),
+            added=tf.where(kept, given.added, of_new(said)),
+        )
+        return _Beginnings(*(_where(real, *parts) for parts in zip(new, old, strict=True)))
+
+    def full(value: int | float, kind: tf.DType) -> tf.Tensor:
+        return tf.fill([rows, beam_size], tf.constant(value, kind))
+
+    first = tf.range(beam_size) == 0
+    start = _Beginnings(
+        labels=tf.zeros([rows, beam_size, places], tf.int32),
+        length=full(0, tf.int32),
+        last=full(_BLANK, tf.int32),
+        name=full(0, tf.int64)
+        + tf.range(beam_size, dtype=tf.int64),  # one alone is there: the others have no paths
+        context=full(START, tf.int64),
+        at_blank=tf.where(first, full(0.0, tf.float32), _NEVER),
+        at_label=full(_NEVER, tf.float32),
+        added=full(0.0, tf.float32),
+    )
+    along = (mask, log_probabilities, blank, likely, ids)
+    ended = tf.foldl(step, tuple(_places_first(x) for x in along), start)
+    scores = _log_sum(ended.at_blank, ended.at_label) + ended.added
+    best = tf.argmax(scores, axis=1)
+    return tuple(tf.gather(x, best, batch_dims=1) for x in (ended.labels, scores, ended.added))
+
+
+def _named(names: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the names of beginnings once `labels` follow them."""
+    return (names + tf.cast(labels, tf.int64)) * tf.constant(ngrams.SPREAD - 2**64, tf.int64) + 1
+
+
+def _log_sum(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_logsumexp(tf.stack([first, second]), axis=0)
+
+
+def _flat(x: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(x, [tf.shape(x)[0], -1])
+
+
+def _places_first(x: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(x, [1, 0, *range(2, x.shape.rank)])
+
+
+def _where(rows: tf.Tensor, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """Returns `first` [rows, ...] where `rows` bool [rows], else `second`."""
+    return tf.where(tf.reshape(rows, [-1] + [1] * (first.shape.rank - 1)), first, second)
