@@ -15,6 +15,7 @@ COMMANDS = (
     "encoder",
     "averager",
     "exporter",
+    "ngrams",
     "codebook",
     "codec",
 )

@@ -20,6 +20,7 @@ COMMANDS = (
     "encoder",
     "averager",
     "exporter",
+    "ngrams",
     "codebook",
     "codec",
 )

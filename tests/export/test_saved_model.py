@@ -3,10 +3,11 @@
 import pytest
 import tensorflow as tf
 
-from t2t_vqem import registry, search
+from t2t_vqem import ngrams, registry, search
 from t2t_vqem.decoding import translator
 from t2t_vqem.errors import UserError
 from t2t_vqem.export import exporter, saved_model
+from t2t_vqem.prefix_search import LanguageModel
 
 LINES = [
     "A man rides a red bicycle .",
@@ -51,6 +52,18 @@ def test_decode_settings_are_part_of_it(make_run):
     service = saved_model.service(run.model, run.vocabulary, boundaries=(6, 12, 20), batch_tokens=40)
     found = [text.decode() for text in service.translate(tf.constant(LINES))["translation"].numpy()]
     assert [found] == exporter.decode(run, [LINES]) != greedy
+
+
+def test_ngrams_are_part_of_it(make_run, tmp_path):
+    run = make_run("nat_ctc")
+    plain = exporter.decode(run, [LINES])
+    text = run.vocabulary.encode(["A red snow .", "gives the dogs a Lehrer"])
+    run.model.language_model = LanguageModel(ngrams.count(text, run.vocabulary.size, run.vocabulary.hash))
+    run.model.decoding = search.Settings(lm_weight=3.0, blank_penalty=1.0)
+    saved_model.SavedModel().write(run, str(tmp_path))
+    serve = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    found = [text.decode() for text in serve(text=tf.constant(LINES))["translation"].numpy()]
+    assert [found] == exporter.decode(run, [LINES]) != plain
 
 
 def test_the_score_is_the_log_probability_of_the_translation(make_run):
