@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     strategy = strategies.make(FLAGS.strategy)  # before anything makes a variable
     chief = strategies.pipeline(strategy)[0] == 0
     if dimensions is not None:
-        build(**dimensions)  # what cannot be built is better known before the data are made
+        _refuse_ngrams(build(**dimensions))  # what cannot be built is better known before the data are made
     if chief:
         problem.generate(data_dir, FLAGS.source_dir)
         problem.check(data_dir)
@@ -91,6 +91,14 @@ def main(argv: list[str]) -> None:
         told = ("steps", "seconds", "evaluation_seconds", "tokens_per_second", "best", "final")
         names = {"problem": setup["problem"], "model": setup["model"], "model_dir": model_dir}
         print(json.dumps(names | {key: entry[key] for key in told if key in entry}, ensure_ascii=False))
+
+
+def _refuse_ngrams(model: Any) -> None:
+    """Raises UserError if the model is to be evaluated with n-grams, which a run that is made has not."""
+    if hasattr(model, "decoding") and model.decoding.lm_weight:
+        raise UserError(
+            "decode.lm_weight weighs n-grams, which bin/ngrams counts for a run that is there; bind it in decoding"
+        )
 
 
 def _dimensions(problem: Any, data_dir: str | None) -> dict[str, Any] | None:
