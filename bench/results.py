@@ -156,6 +156,8 @@ def penalties(rows: list[dict]) -> str:
     splits = _splits(found)
     choices = collections.defaultdict(dict)
     for (name, searched), by_split in found.items():
+        if splits[0] not in by_split:
+            continue
         words = searched.split(", ")
         penalty = [word for word in words if word.startswith(_PENALTY)]
         others = ", ".join(word for word in words if word not in penalty)

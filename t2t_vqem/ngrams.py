@@ -8,8 +8,8 @@ of the different tokens that they followed.
 import array
 import dataclasses
 import functools
+import hashlib
 import io
-import zipfile
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -27,17 +27,21 @@ _DISCOUNT = 0.75  # where too few n-grams were seen once and twice to estimate i
 
 
 class Buckets(NamedTuple):
-    """N-grams by a hash, so that one look finds one.
+    """N-grams in the order of a hash, so that a look at few neighbours finds one.
 
     Attributes:
-      keys: int64 [2^bits, slots], 0 where there is none. The bucket of a key is the highest bits of key * SPREAD.
-      values: float32 [2, 2^bits, slots], as `NGrams.values`.
-      bits: how many.
+      starts: int32 [2^bits], the first n-gram of each bucket. The bucket of a key is the highest bits of key * SPREAD.
+      keys: int64 [n + slots], zeros at the end.
+      values: float32 [2, n + slots], as `NGrams.values`.
+      bits: of the hash, which number the buckets.
+      slots: n-grams of the fullest bucket.
     """
 
+    starts: np.ndarray
     keys: np.ndarray
     values: np.ndarray
     bits: int
+    slots: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,27 +71,35 @@ class NGrams:
     @classmethod
     def load(cls, path: str) -> "NGrams":
         """Raises a UserError where the file is missing or holds something else."""
+        written = files.read(path)
         try:
-            with np.load(io.BytesIO(files.read(path)), allow_pickle=False) as found:
+            with np.load(io.BytesIO(written), allow_pickle=False) as found:
                 parts = {field.name: found[field.name] for field in dataclasses.fields(cls)}
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            parts |= {"order": int(parts["order"]), "vocabulary_hash": str(parts["vocabulary_hash"])}
+            kinds = {"unigrams": np.float32, "keys": np.uint64, "values": np.float32}
+            fits = all(parts[name].dtype == kind for name, kind in kinds.items())
+            if not fits or parts["values"].shape != (2, len(parts["keys"])) or parts["order"] > MOST_ORDER:
+                raise ValueError("another shape")
+        except Exception as error:  # a damaged archive fails in more ways than zipfile and numpy name
             raise UserError(f"{path} holds no n-grams; make them anew with bin/ngrams") from error
-        parts |= {"order": int(parts["order"]), "vocabulary_hash": str(parts["vocabulary_hash"])}
         return cls(**parts)
 
     @functools.cached_property
     def buckets(self) -> Buckets:
         """The longer n-grams to look up, two to four in a bucket on the mean."""
         bits = max(1, (len(self.keys) // 4).bit_length())
-        hashes = ((self.keys * np.uint64(SPREAD)) >> np.uint64(64 - bits)).astype(np.int64)
+        hashes = ((self.keys * np.uint64(SPREAD)) >> np.uint64(64 - bits)).astype(np.int32)
         order = np.argsort(hashes, kind="stable")
-        hashes = hashes[order]
-        slots = np.arange(len(hashes)) - np.searchsorted(hashes, hashes)
-        shape = (2**bits, 1 + slots.max(initial=0))
-        keys, values = np.zeros(shape, np.uint64), np.zeros((2, *shape), np.float32)
-        keys[hashes, slots] = self.keys[order]
-        values[:, hashes, slots] = self.values[:, order]
-        return Buckets(keys.view(np.int64), values, bits)
+        starts = np.searchsorted(hashes[order], np.arange(2**bits)).astype(np.int32)
+        slots = int(np.diff(starts, append=len(order)).max())
+        keys = np.pad(self.keys[order].view(np.int64), [0, slots])
+        return Buckets(starts, keys, np.pad(self.values[:, order], [(0, 0), (0, slots)]), bits, slots)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that tell these n-grams from others."""
+        parts = (self.unigrams, self.keys, self.values)
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:12]
 
     def nats(self, sequences: Iterable[Sequence[int]]) -> tuple[float, int]:
         """Returns -log P of all of them, each ended by its eos, and how many tokens they have."""
@@ -110,6 +122,12 @@ class NGrams:
         return self.keys[found] == keys, self.values[:, found]
 
 
+def require_packable(vocab_size: int) -> None:
+    """Raises UserError if a token of the vocabulary does not fit into its part of a key."""
+    if vocab_size >= 2**BITS:
+        raise UserError(f"n-grams are counted of vocabularies of less than {2**BITS}, not of {vocab_size}")
+
+
 def count(
     sequences: Iterable[Sequence[int]],
     vocab_size: int,
@@ -127,10 +145,7 @@ def count(
     Raises:
       UserError: there is no text, or the vocabulary is too large.
     """
-    if vocab_size >= 2**BITS - 1:
-        raise UserError(
-            f"n-grams are counted of vocabularies of less than {2**BITS - 1}, not of {vocab_size}"
-        )
+    require_packable(vocab_size)
     ids, places = _joined(sequences)
     if not places.any():
         raise UserError("there is no text to count n-grams of")
@@ -164,29 +179,30 @@ def count(
     levels.append((keys, probabilities, np.zeros(len(keys))))
 
     (_, *of_tokens), *longer = levels
-    with np.errstate(divide="ignore"):
-        unigrams = np.stack([np.log(of_tokens[0]), of_tokens[1]]).astype(np.float32)
+    unigrams = np.stack([np.log(of_tokens[0]), of_tokens[1]]).astype(np.float32)
     keys, probabilities, log_weights = (np.concatenate(part) for part in zip(*longer, strict=True))
     values = np.stack([np.log(probabilities), log_weights]).astype(np.float32)
     return NGrams(order, unigrams, keys, values, vocabulary_hash)
 
 
 def _joined(sequences: Iterable[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns all ids in a row, int64, `START_ID` before each sequence, and how many stand before each in its own."""
+    """Returns all ids in a row, `START_ID` before each sequence, and how many stand before each in its own; int32."""
     flat, lengths = array.array("i"), array.array("i")  # four bytes a token: there may be a hundred million
     for sequence in sequences:
         flat.append(START_ID)
         flat.extend(sequence)
         lengths.append(len(sequence) + 1)
-    ends = np.cumsum(lengths, dtype=np.int64)
-    return np.array(flat, np.int64), np.arange(len(flat)) - np.repeat(ends - lengths, lengths)
+    starts = np.cumsum(lengths, dtype=np.int32) - np.asarray(lengths)
+    places = np.arange(len(flat), dtype=np.int32) - np.repeat(starts, lengths)
+    return np.frombuffer(flat, np.int32) if flat else places, places
 
 
 def _packed(ids: np.ndarray, ends: np.ndarray, size: int) -> np.ndarray:
     """Returns the keys, uint64, of the n-grams of `size` tokens that end at `ends`."""
     keys = np.zeros(len(ends), np.uint64)
     for back in range(size - 1, -1, -1):
-        keys = (keys << np.uint64(BITS)) | (ids[ends - back] + 1).astype(np.uint64)
+        keys <<= np.uint64(BITS)
+        keys |= (ids[ends - back] + 1).astype(np.uint64)
     return keys
 
 

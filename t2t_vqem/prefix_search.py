@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from t2t_vqem import ngrams
 
+START = ngrams.START_ID + 1  # the key of what stands before the first label
 _NEVER = -1e9
-_BLANK, _END = 0, 1
+_BLANK, _END = 0, 1  # as layers.ctc and models.translation have them
 
 
 class LanguageModel:
@@ -22,9 +23,10 @@ class LanguageModel:
         buckets = counted.buckets
         with tf.init_scope():  # they outlive the function that happens to ask first
             self.unigrams = [tf.constant(part) for part in counted.unigrams]
-            self.keys = tf.constant(buckets.keys)
-            self.values = [tf.constant(part.ravel()) for part in buckets.values]
-        self.order, self.bits = counted.order, buckets.bits
+            self.starts, self.keys = tf.constant(buckets.starts), tf.constant(buckets.keys)
+            self.values = [tf.constant(part) for part in buckets.values]
+        self.order, self.digest = counted.order, counted.digest
+        self.bits, self.slots = buckets.bits, buckets.slots
 
     def after(self, context: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Returns the key, int64, of the last tokens that count, of `labels` int32 after those of `context`."""
@@ -33,7 +35,7 @@ class LanguageModel:
     def log_probability(self, context: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Returns log P [rows, beginnings, labels] of `labels` int32 [rows, labels] after each of `context`.
 
-        `context` int64 [rows, beginnings] are keys that `after` returned, or `start`.
+        `context` int64 [rows, beginnings] are keys that `after` returned, or `START`.
         """
         sizes = range(2, self.order + 1)
         contexts = tf.stack([_last(context, size - 1) for size in sizes])
@@ -52,14 +54,10 @@ class LanguageModel:
         """Returns which of the keys [...] there are, and one of their values."""
         spread = keys * tf.constant(ngrams.SPREAD - 2**64, tf.int64)
         hashes = tf.bitwise.right_shift(spread, tf.constant(64 - self.bits, tf.int64)) & (2**self.bits - 1)
-        same = tf.gather(self.keys, hashes) == keys[..., None]
-        slots = tf.argmax(tf.cast(same, tf.int32), axis=-1)
-        return tf.reduce_any(same, axis=-1), tf.gather(
-            self.values[value], hashes * self.keys.shape[1] + slots
-        )
-
-
-START = ngrams.START_ID + 1  # the key of what stands before the first label
+        starts = tf.gather(self.starts, hashes)
+        same = tf.gather(self.keys, starts[..., None] + tf.range(self.slots)) == keys[..., None]
+        places = starts + tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)
+        return tf.reduce_any(same, axis=-1), tf.gather(self.values[value], places)
 
 
 def _last(keys: tf.Tensor, tokens: int) -> tf.Tensor:
@@ -169,8 +167,8 @@ def prefix_search(
         labels=tf.zeros([rows, beam_size, places], tf.int32),
         length=full(0, tf.int32),
         last=full(_BLANK, tf.int32),
-        name=full(0, tf.int64)
-        + tf.range(beam_size, dtype=tf.int64),  # one alone is there: the others have no paths
+        # Only the first is there: the others have no paths, and names that no labels lead to.
+        name=full(0, tf.int64) + tf.range(beam_size, dtype=tf.int64) * 2**32,
         context=full(START, tf.int64),
         at_blank=tf.where(first, full(0.0, tf.float32), _NEVER),
         at_label=full(_NEVER, tf.float32),

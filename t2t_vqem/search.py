@@ -20,7 +20,7 @@ IMPOSSIBLE = -1e8  # a score under it is that of no candidate: fewer were found 
 _RANGES = {
     "beam_size": (1, 10_000),
     "num_candidates": (0, 10_000),
-    "ctc_beam_size": (1, 10_000),
+    "ctc_beam_size": (1, 256),
     "top_k": (0, 2**31 - 1),
     "seed": (0, 2**32 - 1),
 }
@@ -41,7 +41,7 @@ class Settings:
       top_p: samples come from the likeliest classes that hold this share of the mass (Holtzman et al. 2020).
       blank_penalty: nats that a blank of CTC costs at every place, for outputs come out too short without it.
       lm_weight: how much a token's log probability after the tokens before it, by the n-grams that bin/ngrams counted,
-        counts beside CTC's; 0 takes the likeliest path.
+        counts beside CTC's; 0 takes CTC's likeliest path.
       ctc_beam_size: beginnings of an output that are kept at each place where n-grams count.
       seed: of the samples, which depend on it and on the source line alone.
       compile: whether XLA compiles inference for each shape of batch, as many as the system's mappings of memory
@@ -73,6 +73,10 @@ class Settings:
             is_number(self.top_p) and 0 < self.top_p <= 1, "decode.top_p", self.top_p, "above 0, at most 1"
         )
         require(type(self.compile) is bool, "decode.compile", self.compile, "True or False")
+        if self.ctc_beam_size != 10 and not self.lm_weight:
+            raise UserError(
+                "decode.ctc_beam_size is of the search with n-grams; give decode.lm_weight, 0.3 say"
+            )
         if self.temperature and self.beam_size > 1:
             raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
         if not self.temperature and (self.top_k or self.top_p < 1):

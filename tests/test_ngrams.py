@@ -1,6 +1,7 @@
 """N-grams against probabilities written out by hand and by a slow counter of dictionaries."""
 
 import collections
+import dataclasses
 import math
 
 import numpy as np
@@ -91,13 +92,13 @@ def test_text_that_was_seen_is_likelier_than_its_tokens_in_another_order():
 def test_buckets_hold_every_ngram_where_its_hash_says():
     draw = np.random.default_rng(0)
     model = ngrams.count(draw.integers(1, 2000, [300, 20]).tolist(), 2**16 - 2, "")
-    keys, values, bits = model.buckets
-    assert keys.shape == (2**bits, values.shape[2])
-    assert np.count_nonzero(keys) == len(model.keys) > 10_000
-    for key, value in zip(model.keys[::997].tolist(), model.values.T[::997], strict=True):
-        bucket = (key * ngrams.SPREAD % 2**64) >> (64 - bits)
-        [slot] = np.flatnonzero(keys[bucket].view(np.uint64) == key)
-        np.testing.assert_array_equal(values[:, bucket, slot], value)
+    starts, keys, values, bits, slots = model.buckets
+    assert len(starts) == 2**bits
+    assert np.count_nonzero(keys) == len(model.keys) == len(keys) - slots > 10_000
+    for key, value in zip(model.keys[::97].tolist(), model.values.T[::97], strict=True):
+        start = starts[(key * ngrams.SPREAD % 2**64) >> (64 - bits)]
+        [slot] = np.flatnonzero(keys[start : start + slots].view(np.uint64) == key)
+        np.testing.assert_array_equal(values[:, start + slot], value)
 
 
 def test_what_is_written_is_read_and_nothing_else(tmp_path):
@@ -106,12 +107,17 @@ def test_what_is_written_is_read_and_nothing_else(tmp_path):
     again = ngrams.NGrams.load(path)
     assert (again.order, again.vocabulary_hash) == (3, "a vocabulary")
     assert again.nats(TEXT) == model.nats(TEXT)
+    assert again.digest == model.digest != counted(order=2).digest
     with pytest.raises(UserError, match=r"cannot read .*gone"):
         ngrams.NGrams.load(str(tmp_path / "gone"))
-    other = tmp_path / "other.npz"
-    np.savez(other, keys=[1])
+    np.savez(tmp_path / "other.npz", keys=[1])
+    np.savez(tmp_path / "lists.npz", **dataclasses.asdict(model) | {"order": [1, 2]})
+    np.savez(tmp_path / "short.npz", **dataclasses.asdict(model) | {"keys": model.keys[1:]})
+    made = [(tmp_path / name).read_bytes() for name in ("other.npz", "lists.npz", "short.npz")]
     whole = (tmp_path / "new" / "ngrams.npz").read_bytes()
-    for damaged in (b"", b"text", whole[: len(whole) // 2], other.read_bytes()):
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
+    for damaged in (b"", b"text", whole[:middle], flipped, *made):
         (tmp_path / "damaged").write_bytes(damaged)
         with pytest.raises(UserError, match="damaged holds no n-grams; make them anew with bin/ngrams"):
             ngrams.NGrams.load(str(tmp_path / "damaged"))
@@ -120,5 +126,5 @@ def test_what_is_written_is_read_and_nothing_else(tmp_path):
 def test_what_cannot_be_counted_is_said():
     with pytest.raises(UserError, match="there is no text to count n-grams of"):
         ngrams.count([], VOCAB, "")
-    with pytest.raises(UserError, match="vocabularies of less than 65535, not of 70000"):
+    with pytest.raises(UserError, match="vocabularies of less than 65536, not of 70000"):
         ngrams.count(TEXT, 70_000, "")

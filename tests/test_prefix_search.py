@@ -25,12 +25,14 @@ def merged(path):
 
 def searched(logits=LOGITS, mask=MASK, order=4, **how):
     how = {"weight": 0.7, "blank_penalty": 0.0, **EVERYTHING} | how
-    return prefix_search(tf.constant(logits), tf.constant(mask), LanguageModel(COUNTED[order]), **how)
+    return prefix_search(
+        tf.convert_to_tensor(logits), tf.constant(mask), LanguageModel(COUNTED[order]), **how
+    )
 
 
-def every_output(row, weight, blank_penalty, order=4):
+def every_output(row, weight, blank_penalty, order=4, logits=LOGITS):
     """Returns labels -> (score, what n-grams add) of all that end with their eos or have none."""
-    logits = tf.nn.log_softmax(LOGITS[row, : REAL[row]]).numpy()
+    logits = tf.nn.log_softmax(logits[row, : REAL[row]]).numpy()
     paths = collections.defaultdict(list)
     for path in itertools.product(range(CLASSES), repeat=REAL[row]):
         labels = merged(path)
@@ -52,6 +54,22 @@ def test_a_search_that_keeps_everything_finds_the_best_of_all_outputs(order, wei
         best = max(outputs, key=outputs.get)
         assert tuple(np.trim_zeros(labels[row].numpy(), "b").tolist()) == best
         np.testing.assert_allclose([scores[row], said[row]], outputs[best], rtol=1e-4, atol=1e-4)
+
+
+def test_blanks_that_are_next_to_impossible_leave_the_beginnings_apart():
+    logits = LOGITS - 100.0 * np.eye(1, CLASSES, dtype=np.float32)
+    labels, scores, _ = searched(logits)
+    for row in range(5):
+        outputs = every_output(row, 0.7, 0.0, logits=logits)
+        best = max(outputs, key=outputs.get)
+        assert tuple(np.trim_zeros(labels[row].numpy(), "b").tolist()) == best
+        np.testing.assert_allclose(scores[row], outputs[best][0], rtol=1e-4, atol=1e-4)
+
+
+def test_logits_of_half_precision_are_searched_in_float32():
+    rounded = tf.cast(LOGITS, tf.bfloat16)
+    for ours, expected in zip(searched(rounded), searched(tf.cast(rounded, tf.float32)), strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_ngrams_change_what_is_found():

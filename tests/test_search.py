@@ -176,6 +176,9 @@ def test_keys_tell_lines_apart_whatever_pads_them():
         ({"length_penalty": True}, "length_penalty"),
         ({"temperature": 1.0, "beam_size": 2}, "temperature"),
         ({"top_k": 5}, "temperature"),
+        ({"lm_weight": -1.0}, "lm_weight"),
+        ({"ctc_beam_size": 257, "lm_weight": 1.0}, "ctc_beam_size"),
+        ({"ctc_beam_size": 20}, "lm_weight"),
         ({"top_p": 0.9}, "temperature"),
     ],
 )

@@ -53,6 +53,8 @@ def main(argv: list[str]) -> None:
     # What else the outputs depend on: hparams without a variable, batches, and the type that "auto" means here.
     configuration = hashlib.sha256(config.operative().encode()).hexdigest()
     rest = {"dtype": strategy.compute_dtype(train.dtype), "configuration": configuration}
+    if language_model := getattr(run.model, "language_model", None):
+        rest["ngrams"] = language_model.digest
     distilled = registry.problems.get(base.name + SUFFIX)()
     distilled.require_teacher(data_dir, teacher)
     outputs = distilled.outputs(data_dir)

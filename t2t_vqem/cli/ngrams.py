@@ -7,9 +7,11 @@
 
 They go into the run's folder (ngrams.npz), in the place of those that are there, and are used where decode.lm_weight is
 above 0. Where the run's data are there, the perplexity of the targets of its problem's dev split is told beside the
-counts. The last line of stdout is one JSON object.
+counts. A large corpus wants --least=2 or more: what is kept takes 16 bytes an n-gram wherever it is used. The last line
+of stdout is one JSON object.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -20,12 +22,11 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 from absl import logging
 
-from t2t_vqem import config, ngrams, progress, registry
+from t2t_vqem import config, files, ngrams, progress, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.decoding.lines import TextInput, windows
 from t2t_vqem.errors import UserError
-from t2t_vqem.problems.distilled import SUFFIX
 from t2t_vqem.problems.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -51,13 +52,16 @@ def main(argv: list[str]) -> None:
     metadata = flags.configure_run()
     problem = registry.problems.get(metadata.problem)()
     problem.require_content("text", "bin/ngrams")
-    counted = registry.problems.get(FLAGS.targets_of or problem.name.removesuffix(SUFFIX))()
+    counted = registry.problems.get(FLAGS.targets_of or getattr(problem, "base_name", problem.name))()
     counted.require_content("text", "--targets_of")
 
     from t2t_vqem.training.runs import VOCABULARY_FILE
 
     start = time.monotonic()
     vocabulary = Vocabulary.load(os.path.join(FLAGS.model_dir, VOCABULARY_FILE))
+    ngrams.require_packable(vocabulary.size)
+    path = os.path.join(FLAGS.model_dir, ngrams.FILE)
+    files.check_writable(path)
     texts = _lines(argv) if argv else counted.texts(counted.train_split, metadata.data_dir)[1]
     found = ngrams.count(
         _encoded(vocabulary, texts),
@@ -66,18 +70,20 @@ def main(argv: list[str]) -> None:
         order=FLAGS.order,
         least=FLAGS.least,
     )
-    path = os.path.join(FLAGS.model_dir, ngrams.FILE)
     found.save(path)
     result = {"model_dir": FLAGS.model_dir, "file": path, "sentences": len(texts), "ngrams": len(found.keys)}
-    result |= {"order": found.order, "bytes": os.path.getsize(path)}
+    result |= {"order": found.order, "digest": found.digest, "bytes": os.path.getsize(path)}
     result |= _perplexity(found, vocabulary, problem, metadata)
     print(json.dumps(result | {"seconds": round(time.monotonic() - start, 1)}, ensure_ascii=False))
 
 
 def _lines(paths: Sequence[str]) -> list[str]:
     """Returns the lines of files, those that are empty left out. Raises UserError naming file and line."""
-    inputs = [TextInput(path) for path in paths]  # all of them first: a name that is wrong is told at once
-    return [line for text in inputs for line in text.lines() if line.strip()]
+    found = []
+    for path in paths:
+        with contextlib.closing(TextInput(path)) as text:
+            found += [line for line in text.lines() if line.strip()]
+    return found
 
 
 def _encoded(vocabulary: Vocabulary, texts: Sequence[str]) -> Iterator[list[int]]:

@@ -97,7 +97,8 @@ def _refuse_ngrams(model: Any) -> None:
     """Raises UserError if the model is to be evaluated with n-grams, which a run that is made has not."""
     if hasattr(model, "decoding") and model.decoding.lm_weight:
         raise UserError(
-            "decode.lm_weight weighs n-grams, which bin/ngrams counts for a run that is there; bind it in decoding"
+            "decode.lm_weight weighs n-grams, which are counted once a run is there; leave it out here and give it to "
+            "bin/decoder or bin/evaluator"
         )
 
 

@@ -68,8 +68,8 @@ def service(
     """Returns a module whose `translate` does in a graph what `decoding.translator.Translator` does.
 
     `translate` maps strings [batch] to {"translation": strings [batch], "score": float32 [batch]}, the score
-    being the log probability of what the model wrote (of one candidate alone with CTC: of its path). A blank line gives
-    an empty one, with score 0.
+    being the log probability of what the model wrote (of one candidate alone with CTC: of its path; with n-grams what
+    their search maximises). A blank line gives an empty one, with score 0.
     """
     boundaries = sorted(set(boundaries))
     longest = boundaries[-1]

@@ -179,8 +179,8 @@ class LatentNAT(TranslationModel):
         """Decodes from predicted latents: searched for as `decoding` says, each then decoded in parallel.
 
         Candidates are ranked by log P(y, z | x), of which one candidate alone gets a lower bound with CTC: that of its
-        path. Beside what every model returns: "codes" int32 [batch, latents, slots] and "code_mask" bool
-        [batch, latents] of the best.
+        path. N-grams, where they are weighed, add what they have to say of y. Beside what every model returns: "codes"
+        int32 [batch, latents, slots] and "code_mask" bool [batch, latents] of the best.
 
         Raises:
           UserError: `decoding` has settings of CTC where there is none, or weighs n-grams that are not there.

@@ -79,7 +79,7 @@ def train(call, corpus):
         (["--strategy=all"], ["strategy"]),
         (["--usr_dir=/nowhere"], ["/nowhere"]),
         (["--seed=-1"], ["seed"]),
-        (["--gin_param=decode.lm_weight = 0.3"], ["decode.lm_weight", "bin/ngrams"]),
+        (["--gin_param=decode.lm_weight = 0.3"], ["decode.lm_weight", "bin/evaluator"]),
     ],
 )
 def test_the_trainer_refuses(train, corpus, flags, words):

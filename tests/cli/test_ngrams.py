@@ -104,6 +104,18 @@ def test_what_cannot_be_counted_is_one_sentence(call, run, tmp_path, arguments, 
     assert not (run / "ngrams.npz").exists()
 
 
+def test_a_run_of_pictures_and_a_folder_that_cannot_be_written_are_refused(call, run):
+    told = json.loads((run / "run.json").read_text())
+    (run / "ngrams.npz").mkdir()
+    done = call(command, f"--model_dir={run}")
+    assert done.status == 2
+    assert "ngrams.npz" in done.err.splitlines()[-1]
+    (run / "run.json").write_text(json.dumps(told | {"problem": "cifar10", "model": "vqvae"}))
+    done = call(command, f"--model_dir={run}")
+    assert done.status == 2
+    assert "bin/ngrams" in done.err.splitlines()[-1]
+
+
 def test_ngrams_are_asked_for_used_and_those_of_another_vocabulary_refused(call, ctc_run):
     done = call(evaluator, f"--model_dir={ctc_run}", *WEIGHED)
     assert done.status == 2
@@ -114,6 +126,7 @@ def test_ngrams_are_asked_for_used_and_those_of_another_vocabulary_refused(call,
     assert done.status == 0, done.err
     report = json.loads(done.out.splitlines()[-1])
     assert report["search"] == "blank_penalty=1.0, lm_weight=3.0"
+    assert report["ngrams"] == ngrams.NGrams.load(os.path.join(ctc_run, "ngrams.npz")).digest
     plain = call(evaluator, f"--model_dir={ctc_run}", "--split=val")
     assert json.loads(plain.out.splitlines()[-1])["length_ratio"] != report["length_ratio"]
 
