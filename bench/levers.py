@@ -37,6 +37,9 @@ LEVERS = {
     "ema_decay = 0.995": _lever(PLAIN, {"train.ema_decay": 0.995}),
     "few codes": _lever(FEW_CODES, searches=_BLANKS_COST_A_NAT),
     "few codes, prior_weight = 1": _lever(FEW_CODES, {"latent_nat.prior_weight": 1.0}, _BLANKS_COST_A_NAT),
+    "few codes, prior_weight = 1, decoder_layers = 1": _lever(
+        FEW_CODES, {"latent_nat.prior_weight": 1.0, "latent_nat.decoder_layers": 1}, _BLANKS_COST_A_NAT
+    ),
     "few codes, prior_weight = 3": _lever(FEW_CODES, {"latent_nat.prior_weight": 3.0}, _BLANKS_COST_A_NAT),
     "nat_ctc": _lever(table1.ROWS["nat_ctc, distilled"], searches=_BLANKS_COST_A_NAT),
 }
