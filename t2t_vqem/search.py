@@ -73,7 +73,7 @@ class Settings:
             is_number(self.top_p) and 0 < self.top_p <= 1, "decode.top_p", self.top_p, "above 0, at most 1"
         )
         require(type(self.compile) is bool, "decode.compile", self.compile, "True or False")
-        if self.ctc_beam_size != 10 and not self.lm_weight:
+        if self.ctc_beam_size != type(self).ctc_beam_size and not self.lm_weight:
             raise UserError(
                 "decode.ctc_beam_size is of the search with n-grams; give decode.lm_weight, 0.3 say"
             )

@@ -41,10 +41,7 @@ def slow(text, order, least):
 
     def given(before, token):
         size = len(before) + 1
-        if size == 0 or not before:
-            found = {g[0]: n for g, n in counts[1].items()}
-        else:
-            found = {g[-1]: n for g, n in counts[size].items() if g[:-1] == before}
+        found = {g[-1]: n for g, n in counts[size].items() if g[:-1] == before}
         rest = given(before[1:], token) if before else 1 / (VOCAB - 1)
         if not found:
             return rest

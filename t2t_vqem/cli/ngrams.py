@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from absl import flags as absl_flags
 from absl import logging
 
-from t2t_vqem import config, files, ngrams, progress, registry
+from t2t_vqem import files, ngrams, progress, registry
 from t2t_vqem.cli import flags
 from t2t_vqem.cli import main as cli_main
 from t2t_vqem.decoding.lines import TextInput, windows
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
     found.save(path)
     result = {"model_dir": FLAGS.model_dir, "file": path, "sentences": len(texts), "ngrams": len(found.keys)}
     result |= {"order": found.order, "digest": found.digest, "bytes": os.path.getsize(path)}
-    result |= _perplexity(found, vocabulary, problem, metadata)
+    result |= _perplexity(found, vocabulary, problem, metadata.data_dir)
     print(json.dumps(result | {"seconds": round(time.monotonic() - start, 1)}, ensure_ascii=False))
 
 
@@ -95,12 +95,12 @@ def _encoded(vocabulary: Vocabulary, texts: Sequence[str]) -> Iterator[list[int]
 
 
 def _perplexity(
-    found: ngrams.NGrams, vocabulary: Vocabulary, problem: "Problem", metadata: config.RunMetadata
+    found: ngrams.NGrams, vocabulary: Vocabulary, problem: "Problem", data_dir: str
 ) -> dict[str, str | float]:
     """Returns that of the targets of the problem's dev split, if they are there."""
     split = problem.dev_split
     try:
-        _, targets = problem.texts(split, metadata.data_dir)
+        _, targets = problem.texts(split, data_dir)
     except UserError as error:
         logging.warning("no perplexity is told: %s", error)
         return {}
