@@ -91,6 +91,11 @@ def operative() -> str:
     return gin.operative_config_str()
 
 
+def bindings(*without: str) -> dict[str, str]:
+    """Returns what `operative` says as "configurable.parameter" -> literal, but of the configurables `without`."""
+    return {key: value for key, value in _statements(operative()).items() if _owner(key) not in without}
+
+
 def unused() -> list[str]:
     """Returns the bindings that were given but that nothing has used so far, e.g. "soft_em.num_samples"."""
     return sorted(_statements(gin.config_str()).keys() - _statements(operative()).keys())
@@ -210,9 +215,13 @@ def differences(model_dir: str) -> Iterator[str]:
 def _differences(there: Mapping[str, str], here: Mapping[str, str]) -> Iterator[str]:
     """Yields the bindings of what a model is, not of `SETTINGS`, that have two values."""
     for key in sorted(there.keys() & here.keys()):
-        configurable = key.rsplit(".", 1)[0].rsplit("/", 1)[-1]
-        if "." in key and configurable not in SETTINGS and there[key] != here[key]:
+        if "." in key and _owner(key) not in SETTINGS and there[key] != here[key]:
             yield key
+
+
+def _owner(key: str) -> str:
+    """Returns the configurable that a binding is of: "decode" of "scope/decode.beam_size"."""
+    return key.rsplit(".", 1)[0].rsplit("/", 1)[-1]
 
 
 def require_one_run(model_dirs: Sequence[str]) -> None:

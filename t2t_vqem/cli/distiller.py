@@ -10,7 +10,6 @@ its score and settings. The last line of stdout is a JSON object.
 """
 
 import dataclasses
-import hashlib
 import json
 import re
 
@@ -47,12 +46,12 @@ def main(argv: list[str]) -> None:
     if base.name.endswith(SUFFIX):
         raise UserError(f"{base.name} is distilled already; the teacher must be a run of the problem itself")
     runs.check_data(run)
-    settings = dataclasses.asdict(search.Settings())
+    decoding = search.Settings()
+    settings = {"search": str(decoding), "decode": dataclasses.asdict(decoding)}
     flags.require_used()
-    teacher = {"model": metadata.model, "step": run.step, "checkpoint": digest, "decode": settings}
+    teacher = {"model": metadata.model, "step": run.step, "checkpoint": digest, **settings}
     # What else the outputs depend on: hparams without a variable, batches, and the type that "auto" means here.
-    configuration = hashlib.sha256(config.operative().encode()).hexdigest()
-    rest = {"dtype": strategy.compute_dtype(train.dtype), "configuration": configuration}
+    rest = {"dtype": strategy.compute_dtype(train.dtype), "configuration": config.bindings("decode")}
     if language_model := getattr(run.model, "language_model", None):
         rest["ngrams"] = language_model.digest
     distilled = registry.problems.get(base.name + SUFFIX)()
@@ -79,7 +78,7 @@ def main(argv: list[str]) -> None:
         manifest = distilled.generate(data_dir)
         scores = manifest["teacher"][base.dev_split]
         result |= {"folder": distilled.folder(data_dir), "split": base.dev_split, **scores}
-        result |= {"examples": manifest["splits"][base.train_split]["examples"], "decode": settings}
+        result |= {"examples": manifest["splits"][base.train_split]["examples"], **settings}
     print(json.dumps(result, ensure_ascii=False))
 
 

@@ -53,7 +53,8 @@ class Outputs:
         """Writes the plan, or checks that the outputs that are there already follow this very one.
 
         Args:
-          plan: all that the outputs depend on; values of JSON.
+          plan: all that the outputs depend on; values of JSON. Of an object in it the names that both plans have
+            count: others are of another version of the package.
 
         Raises:
           UserError: they are of other sources, another teacher or other settings; the text names the difference.
@@ -63,9 +64,9 @@ class Outputs:
             files.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
             there = self.plan
         for key in plan | there:
-            if there.get(key) != plan.get(key):
+            if difference := _difference(there.get(key), plan.get(key)):
                 raise UserError(
-                    f"{self.folder} holds outputs of another {key} ({there.get(key)}, not {plan.get(key)}); delete it "
+                    f"{self.folder} holds outputs of another {key} ({difference}); delete it "
                     "or choose another --data_dir"
                 )
 
@@ -188,9 +189,9 @@ class DistilledProblem(TranslationProblem):
             return
         there = self.manifest(data_dir)["teacher"]
         for key, value in teacher.items():
-            if there.get(key) != value:
+            if difference := _difference(there.get(key), value):
                 raise UserError(
-                    f"{self.folder(data_dir)} was made by another teacher: its {key} is {there.get(key)}, not {value}; "
+                    f"{self.folder(data_dir)} was made by another teacher, of another {key} ({difference}); "
                     "delete it or choose another --data_dir"
                 )
 
@@ -217,3 +218,13 @@ class DistilledProblem(TranslationProblem):
 
 def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _difference(there: Any, here: Any) -> str | None:
+    """Returns how two values of JSON differ, objects in the names that both have; None where they do not."""
+    if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
+        return None if there == here else f"{there!r}, not {here!r}"
+    other = [
+        f"{key}: {there[key]}, not {here[key]}" for key in there if key in here and there[key] != here[key]
+    ]
+    return "; ".join(other) or None

@@ -117,7 +117,38 @@ def test_what_changes_the_outputs_without_a_trace_in_them_is_part_of_the_plan(di
     distil("--shard=0/2")
     done = distil("--shard=1/2", "--gin_param=train.batch_tokens = 48")
     assert done.status == 2
-    assert "outputs of another configuration" in done.err
+    assert "outputs of another configuration (train.batch_tokens: " in done.err
+    assert ", not 48)" in done.err
+
+
+@pytest.fixture
+def begun_before_length_penalties(distil, monkeypatch):
+    """Half of the parts, made when neither decode.length_penalty nor train.batch_tokens were there."""
+    begin = distilled.Outputs.begin
+
+    def older(self, plan):
+        decode = {key: value for key, value in plan["decode"].items() if key != "length_penalty"}
+        known = {key: value for key, value in plan["configuration"].items() if key != "train.batch_tokens"}
+        begin(self, plan | {"decode": decode, "configuration": known})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distilled.Outputs, "begin", older)
+        assert distil("--shard=0/2").status == 0
+
+
+@pytest.mark.usefixtures("begun_before_length_penalties")
+def test_settings_that_came_later_leave_what_is_there_as_it_is(distil):
+    assert json.loads(distil("--shard=1/2").out.splitlines()[-1])["parts_missing"] == 0
+    assert distil().status == 0
+
+
+@pytest.mark.usefixtures("begun_before_length_penalties")
+def test_settings_that_came_later_and_are_in_use_are_another_search(distil):
+    done = distil(
+        "--shard=1/2", "--gin_param=decode.num_candidates = 2", "--gin_param=decode.length_penalty = 0.5"
+    )
+    assert done.status == 2
+    assert "outputs of another search ('', not 'num_candidates=2, length_penalty=0.5')" in done.err
 
 
 def test_parts_made_elsewhere_under_another_plan_are_refused(distil, data_dir):
@@ -172,7 +203,7 @@ def test_other_settings_do_not_mix_with_what_is_there(distil):
     distil("--shard=0/2")
     done = distil("--gin_param=decode.beam_size = 4")
     assert done.status == 2
-    assert "outputs of another decode" in done.err
+    assert "outputs of another search ('', not 'beam_size=4')" in done.err
 
 
 @pytest.mark.parametrize("shard", ["2/2", "1", "-1/2", "0/0", "a/b"])
