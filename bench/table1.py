@@ -25,6 +25,15 @@ CTC_ONE_PASS = (*_FEWER_BLANKS, _N_GRAMS)
 CTC_SEARCHES = CTC_ONE_PASS + tuple(
     Search(_BEAM | search.bindings, reranked) for search in CTC_ONE_PASS for reranked in (False, True)
 )
+_DRAWS = {"num_candidates": 10, "temperature": 1.0}
+FROM_SOURCE_SEARCHES = CTC_SEARCHES + tuple(  # places of the source can be pooled
+    Search(latents | search.bindings | {"pool": True})
+    for latents, search in (
+        ({"beam_size": 5}, _FEWER_BLANKS[0]),
+        ({"beam_size": 5}, _N_GRAMS),
+        (_DRAWS, _N_GRAMS),
+    )
+)
 
 
 def _latent(bindings: dict[str, object], searches: tuple[Search, ...] = (), **row: object) -> Row:
@@ -61,14 +70,14 @@ ROWS = {
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, CTC_SEARCHES, distilled=True),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
-        _GUESSED, CTC_SEARCHES, distilled=True
+        _GUESSED, FROM_SOURCE_SEARCHES, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes": _latent(
-        _FEW_CODES, CTC_SEARCHES, distilled=True
+        _FEW_CODES, FROM_SOURCE_SEARCHES, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
         _FEW_CODES | {"latent_nat.prior_weight": 1.0},
-        CTC_SEARCHES,
+        FROM_SOURCE_SEARCHES,
         seeds=SEEDS[:2],
         search_all=True,
         distilled=True,

@@ -43,6 +43,8 @@ class Settings:
       lm_weight: how much a token's log probability after the tokens before it, by the n-grams that bin/ngrams counted,
         counts beside CTC's; 0 takes CTC's likeliest path.
       ctc_beam_size: beginnings of an output that are kept at each place where n-grams count.
+      pool: whether one output is read off the mean of what the decoder makes of every candidate's latents, where its
+        places are the source's, instead of one off each of them.
       seed: of the samples, which depend on it and on the source line alone.
       compile: whether XLA compiles inference for each shape of batch, as many as the system's mappings of memory
         suffice for: seconds each, then about twice as fast.
@@ -57,6 +59,7 @@ class Settings:
     blank_penalty: float = 0.0
     lm_weight: float = 0.0
     ctc_beam_size: int = 10
+    pool: bool = False
     seed: int = 0
     compile: bool = False
 
@@ -72,13 +75,19 @@ class Settings:
         require(
             is_number(self.top_p) and 0 < self.top_p <= 1, "decode.top_p", self.top_p, "above 0, at most 1"
         )
-        require(type(self.compile) is bool, "decode.compile", self.compile, "True or False")
+        for name in ("pool", "compile"):
+            value = getattr(self, name)
+            require(type(value) is bool, f"decode.{name}", value, "True or False")
         if self.ctc_beam_size != type(self).ctc_beam_size and not self.lm_weight:
             raise UserError(
                 "decode.ctc_beam_size is of the search with n-grams; give decode.lm_weight, 0.3 say"
             )
         if self.temperature and self.beam_size > 1:
             raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
+        if self.pool and self.candidates < 2:
+            raise UserError(
+                "decode.pool takes the mean over candidates; give decode.beam_size or decode.num_candidates, 5 say"
+            )
         if not self.temperature and (self.top_k or self.top_p < 1):
             raise UserError("decode.top_k and decode.top_p shape samples; give decode.temperature, 1.0 say")
 
@@ -100,8 +109,13 @@ class Settings:
 
     @property
     def candidates(self) -> int:
-        """How many candidates there are."""
+        """How many candidates are found."""
         return self.num_candidates or self.beam_size
+
+    @property
+    def outputs(self) -> int:
+        """How many of them there are to choose from in the end."""
+        return 1 if self.pool else self.candidates
 
     @property
     def width(self) -> int:

@@ -179,6 +179,8 @@ def test_keys_tell_lines_apart_whatever_pads_them():
         ({"lm_weight": -1.0}, "lm_weight"),
         ({"ctc_beam_size": 257, "lm_weight": 1.0}, "ctc_beam_size"),
         ({"ctc_beam_size": 20}, "lm_weight"),
+        ({"pool": True}, "pool takes the mean over candidates"),
+        ({"pool": 1, "beam_size": 2}, "pool is 1"),
         ({"top_p": 0.9}, "temperature"),
     ],
 )

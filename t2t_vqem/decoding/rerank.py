@@ -39,10 +39,10 @@ class Reranked:
         """
         if not hasattr(scorer, "score"):
             raise UserError("--rerank_model_dir holds a model that cannot score; give a run of transformer")
-        if model.decoding.candidates < 2:
+        if model.decoding.outputs < 2:
             raise UserError(
                 "reranking needs candidates to choose from: give decode.num_candidates or decode.beam_size, "
-                "say --gin_param='decode.num_candidates = 4'"
+                "say --gin_param='decode.num_candidates = 4', without decode.pool"
             )
         self.decoding = model.decoding
         self._model, self._scorer = model, scorer

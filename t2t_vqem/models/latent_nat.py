@@ -10,7 +10,7 @@ import tensorflow as tf
 from t2t_vqem import registry, search
 from t2t_vqem.bottlenecks.bottleneck import BottleneckOutput
 from t2t_vqem.context import LossTerm, Training
-from t2t_vqem.errors import is_number
+from t2t_vqem.errors import UserError, is_number
 from t2t_vqem.layers import losses
 from t2t_vqem.layers.convolution import Compressor, Decompressor
 from t2t_vqem.layers.ctc import ctc_loss
@@ -179,18 +179,26 @@ class LatentNAT(TranslationModel):
         """Decodes from predicted latents: searched for as `decoding` says, each then decoded in parallel.
 
         Candidates are ranked by log P(y, z | x), of which one candidate alone gets a lower bound with CTC: that of its
-        path. N-grams, where they are weighed, add what they have to say of y. Beside what every model returns: "codes"
-        int32 [batch, latents, slots] and "code_mask" bool [batch, latents] of the best.
+        path. N-grams, where they are weighed, add what they have to say of y. With `decoding.pool` there is one
+        output, read off the mean of the decoder's states over all latents that were found: P(y | x) with them for the
+        sum over z. Beside what every model returns: "codes" int32 [batch, latents, slots] and "code_mask" bool
+        [batch, latents] of the best.
 
         Raises:
-          UserError: `decoding` has settings of CTC where there is none, or weighs n-grams that are not there.
+          UserError: `decoding` has settings of CTC where there is none, pools where places are those of latents, or
+            weighs n-grams that are not there.
         """
         if self.split is None:
             self.refuse_ctc_settings()
+        if self.decoding.pool and not self.ctc_from_source:
+            raise UserError(
+                "decode.pool takes the mean at each of the source's places, and here places are those of latents; "
+                f"leave it out, or train with {self.registered_name}.ctc_from_source = True"
+            )
         memory, memory_mask = self.encode(features["inputs"])
         limits = self.most_tokens(memory_mask, self.group)
         found = self.predictor.find(memory, memory_mask, features["inputs"], self.decoding, *limits)
-        batch, number = tf.shape(memory)[0], self.decoding.candidates
+        batch, number, written = tf.shape(memory)[0], self.decoding.candidates, self.decoding.outputs
         most = (found.ids.shape[2] or tf.shape(found.ids)[2]) // self.slots
         lengths = found.lengths // self.slots
         code_mask = tf.sequence_mask(lengths, most)
@@ -199,18 +207,21 @@ class LatentNAT(TranslationModel):
         codes = tf.where(code_mask[..., None], codes, 0)
         memory, memory_mask = (tf.repeat(x, number, axis=0) for x in (memory, memory_mask))
         of_a_latent = 0 if self.ctc_from_source else self.group * self.places
+        pooled = found.scores > search.IMPOSSIBLE if self.decoding.pool else None
 
         def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = [batch * number, length]
             own, mask = tf.reshape(codes[:, :, :length], [*rows, self.slots]), code_mask[:, :, :length]
             outputs, scores = self.decode_codes(
-                own, tf.reshape(mask, rows), memory, memory_mask, all_paths=number > 1
+                own, tf.reshape(mask, rows), memory, memory_mask, all_paths=written > 1, pooled=pooled
             )
             return tf.pad(outputs, [[0, 0], [0, (most - length) * of_a_latent]]), scores
 
         outputs, scores = at_length(decode, lengths, most)
-        outputs = tf.reshape(outputs, [batch, number, outputs.shape[1] or tf.shape(outputs)[1]])
-        scores = found.scores + tf.reshape(scores, [batch, number])
+        outputs = tf.reshape(outputs, [batch, written, outputs.shape[1] or tf.shape(outputs)[1]])
+        scores = tf.reshape(scores, [batch, written])
+        if pooled is None:
+            scores += found.scores
         best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)
         return best | {"calls": found.steps + 1}
 
@@ -231,6 +242,7 @@ class LatentNAT(TranslationModel):
         memory_mask: tf.Tensor,
         *,
         all_paths: bool = False,
+        pooled: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probability.
 
@@ -238,10 +250,15 @@ class LatentNAT(TranslationModel):
         after the first eos; the log probability [batch] is summed up to that eos. With CTC both are those of
         `likeliest_labels`, or with `all_paths`, for which a loop goes over the places, the score is log P of the tokens
         and nothing after them, and what n-grams add to that.
+
+        With `pooled`, bool [batch / n, n], each n rows are of one source, and one output is made of those of them that
+        it names: off the mean of the states at each place, whose logits give the geometric mean of what each row's say.
         """
         quantized = self.bottleneck.embed(codes)
         hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
-        logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None), tf.float32)
+        logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None, pooled), tf.float32)
+        if pooled is not None:
+            hidden_mask = hidden_mask[:: pooled.shape[1]]
         if self.split is not None:
             tokens, score, said = self.likeliest_labels(logits, hidden_mask)
             if all_paths:
@@ -355,9 +372,20 @@ class LatentNAT(TranslationModel):
         memory: tf.Tensor,
         memory_mask: tf.Tensor,
         training: Training | None,
+        pooled: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Returns logits [batch, places, vocab]."""
+        """Returns logits [batch, places, vocab], `pooled` as in `decode_codes`."""
         x = self.tokens.placed(hidden, training)
         x = self.decoder(x, mask=hidden_mask, memory=memory, memory_mask=memory_mask, training=training)
+        if pooled is not None:
+            x = _mean(x, pooled)
         logits = self.tokens.logits(x)
-        return tf.reshape(logits, [*tf.unstack(tf.shape(hidden_mask)), logits.shape[-1]])
+        return tf.reshape(logits, [*tf.unstack(tf.shape(x)[:2]), logits.shape[-1]])
+
+
+def _mean(states: tf.Tensor, pooled: tf.Tensor) -> tf.Tensor:
+    """Returns the mean [batch, places, dim] over those of `states` [batch * n, places, dim] that `pooled` names."""
+    weights = tf.cast(pooled, tf.float32)
+    weights /= tf.maximum(tf.reduce_sum(weights, axis=1, keepdims=True), 1.0)
+    apart = tf.reshape(states, [*tf.unstack(tf.shape(pooled)), tf.shape(states)[1], states.shape[2]])
+    return tf.einsum("bn,bnpd->bpd", tf.cast(weights, states.dtype), apart)

@@ -97,11 +97,11 @@ class TranslationModel(Model):
 
     def refuse_ctc_settings(self) -> None:
         """Raises a UserError if `decoding` has settings of places and blanks, which a decoder with CTC alone writes."""
-        for name in ("blank_penalty", "lm_weight"):
+        for name, without in {"blank_penalty": 0, "lm_weight": 0, "pool": False}.items():
             if value := getattr(self.decoding, name):
                 raise UserError(
                     f"{self.registered_name} writes no blanks here, as a decoder with CTC does; "
-                    f"decode.{name} must be 0, not {value}"
+                    f"decode.{name} must be {without}, not {value}"
                 )
 
     def likeliest_labels(self, logits: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -10,7 +10,9 @@ import tensorflow as tf
 from t2t_vqem import registry, search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
-from t2t_vqem.layers.ctc import ctc_loss
+from t2t_vqem.layers.ctc import best_path, ctc_loss
+from t2t_vqem.models.latent_nat import _mean
+from t2t_vqem.models.translation import until_end
 from t2t_vqem.prefix_search import prefix_search
 
 VOCAB = 30
@@ -419,6 +421,57 @@ def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparam
     assert np.any(np.array(expected) > found["of paths"] + 0.1)
     together = np.reshape(expected, [4, 3]) + found["latents"]
     np.testing.assert_allclose(result["scores"], -np.sort(-together, axis=1), rtol=1e-4)
+
+
+def test_pooled_latents_write_one_output_by_the_geometric_mean_of_what_each_says(features):
+    model = make(**FROM_SOURCE)
+    give_birth(model)
+    model.decoding = search.Settings(temperature=1.0, num_candidates=3)
+    memory, memory_mask = model.encode(features["inputs"])
+    limits = model.most_tokens(memory_mask, model.group)
+    found = model.predictor.find(memory, memory_mask, features["inputs"], model.decoding, *limits)
+    said = []
+    for i in range(3):
+        code_mask = tf.sequence_mask(found.lengths[:, i], tf.shape(found.ids)[2])
+        codes = tf.where(code_mask, found.ids[:, i], 0)[..., None]
+        hidden, places = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
+        said.append(tf.nn.log_softmax(model._decode(hidden, places, memory, memory_mask, None)))
+    assert np.any(np.abs(said[0] - said[1]) > 1e-3)
+    tokens, scores = best_path(tf.add_n(said) / 3, places)
+
+    model.decoding = search.Settings(temperature=1.0, num_candidates=3, pool=True, length_penalty=0.0)
+    pooled = model.infer({"inputs": features["inputs"]})
+    np.testing.assert_array_equal(pooled["outputs"], tf.where(until_end(tokens), tokens, 0))
+    assert pooled["candidates"].shape[1] == 1
+    np.testing.assert_allclose(pooled["scores"][:, 0], scores, rtol=1e-4)
+    compiled = tf.function(model.infer, jit_compile=True)({"inputs": features["inputs"]})
+    np.testing.assert_array_equal(compiled["outputs"], pooled["outputs"])
+
+
+def test_latents_that_were_not_found_are_not_pooled(features):
+    """Of one latent and two codes, a search for ten finds fewer: what stands in their place must not be read."""
+    model = make(**FROM_SOURCE)
+    give_birth(model)
+    states = tf.random.stateless_normal([12, 4, 8], [1, 2])
+    there = tf.constant([[True, False, False], [True, True, False], [False] * 3, [True] * 3])
+    means = _mean(states, there)
+    rows = tf.reshape(states, [4, 3, 4, 8])
+    np.testing.assert_allclose(means[0], rows[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(means[1], (rows[1, 0] + rows[1, 1]) / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(means[2], tf.zeros([4, 8]))
+    np.testing.assert_allclose(means[3], tf.reduce_mean(rows[3], axis=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("hparams", "message"),
+    [({}, "decode.pool must be False, not True"), ({"ctc_places": 2}, "here places are those of latents")],
+)
+def test_latents_without_places_of_the_source_are_not_pooled(features, hparams, message):
+    model = make(**hparams)
+    give_birth(model)
+    model.decoding = search.Settings(beam_size=2, pool=True)
+    with pytest.raises(UserError, match=message):
+        model.infer({"inputs": features["inputs"]})
 
 
 @pytest.mark.parametrize("hparams", [{"ctc_places": 2}, FROM_SOURCE], ids=["of the latents", "of the source"])
