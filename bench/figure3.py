@@ -14,7 +14,7 @@ import itertools
 import json
 import pathlib
 
-from bench import results, runs
+from bench import results, runs, tables
 from t2t_vqem import files
 
 E_STEPS = {"hard EM": ("hard_em", 1), "soft EM, m = 5": ("soft_em", 5), "soft EM, m = 10": ("soft_em", 10)}
@@ -34,7 +34,7 @@ def picture(rows: list[dict]) -> bytes:
 
     figure = Figure(figsize=(13, 4.2), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, len(PANELS)), PANELS.items(), strict=True):
-        for (e_step, start), points in results.over_seeds(rows, key).items():
+        for (e_step, start), points in tables.over_seeds(rows, key).items():
             steps = sorted(points)
             values = [points[step] for step in steps]
             style = {"color": COLOURS[e_step], "linestyle": "-" if start == "data" else "--"}

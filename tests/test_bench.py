@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bench import bottleneck, results, runs, table1
+from bench import bottleneck, results, runs, table1, tables
 from bench.rows import Table
 
 
@@ -56,7 +56,7 @@ def test_discretisations_are_compared_over_their_seeds():
         }  # fmt: skip
 
     rows = [row("soft EM; seed 0", 5.0), row("soft EM; seed 1", 5.2), row("hard EM; seed 0", 5.5, codes=240)]
-    head, _, soft, hard, *told = results.cifar10_table(rows).splitlines()
+    head, _, soft, hard, *told = tables.cifar10_table(rows).splitlines()
     soft, hard = (dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in (soft, hard))
     assert (soft["seeds"], soft["K"], soft["total"]) == ("2", "256", "5.100 (5.000 to 5.200)")
     assert (hard["K"], hard["total"], hard["effective codes"]) == ("240", "5.500", "–")
@@ -77,7 +77,7 @@ def test_rows_of_the_papers_table_are_means_over_their_seeds():
         row("nat, hard EM, distilled; seed 1", 21.0),
         row("soft EM; seed 0", 23.0),
     ]
-    head, _, *lines = results.table1(rows).splitlines()
+    head, _, *lines = tables.table1(rows).splitlines()
     greedy, beam, soft = (
         dict(zip(head.strip("| ").split(" | "), line.strip("| ").split(" | "), strict=True))
         for line in lines[:3]
@@ -104,7 +104,7 @@ def test_what_writes_blanks_is_shown_with_the_penalty_that_the_first_split_prefe
         ),
         row("nat_ctc, distilled; seed 1", **{"val": 25.0, "val (blank_penalty=0.5)": 27.0}),
     ]
-    _, _, *lines = results.penalties(rows).splitlines()
+    _, _, *lines = tables.penalties(rows).splitlines()
     assert lines == [
         "| transformer | greedy | – | 1 | 27.00 | 28.00 | 54.0, 56.0 |",
         "| nat_ctc, distilled | greedy | 0.5 | 2 | 26.50 | 27.00 | 53.0, 54.0 |",
