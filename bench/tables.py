@@ -297,6 +297,16 @@ def decode_table(report: dict) -> str:
     return "\n".join(lines)
 
 
+def rescored_table(report: dict) -> str:
+    """Returns Markdown: BLEU of the candidates that bench/rescored.py ranks first, by weight and split."""
+    splits = list(dict.fromkeys(row["split"] for row in report["rows"]))
+    lines = _head(["weight of the n-grams", *splits])
+    for weight in dict.fromkeys(row["weight"] for row in report["rows"]):
+        scores = {row["split"]: row["bleu"] for row in report["rows"] if row["weight"] == weight}
+        lines.append(f"| {weight} | " + " | ".join(f"{scores[split]:.2f}" for split in splits) + " |")
+    return "\n".join(lines)
+
+
 def bottleneck_table(report: dict) -> str:
     """Returns Markdown: the sizes of bench/bottleneck.py; time in products, peak in [positions, codes] matrices."""
     others = {"released": "released", "peer": "vector-quantize-pytorch"}
@@ -338,5 +348,6 @@ MAKERS = {
     "decode": decode_table,
     "figure3": figure3_table,
     "penalties": penalties,
+    "rescored": rescored_table,
     "table1": table1,
 }

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bench import bottleneck, results, runs, table1, tables
+from bench import bottleneck, rescored, results, runs, table1, tables
 from bench.rows import Table
 
 
@@ -165,3 +165,14 @@ def test_a_bottlenecks_step_holds_its_output_its_gradient_and_little_else(monkey
     finally:
         worker.close()
     assert 1.0 < peak / (4 * bottleneck.POSITIONS * 1024) < 1.3
+
+
+def test_candidates_are_ranked_by_what_n_grams_add_a_token():
+    found = [[(-4.0, -9.0, 4, "likely"), (-3.0, -3.0, 2, "fluent"), (-10.5, -14.0, 7, "long")], []]
+    assert rescored.ranked(found, 0.0) == ["likely", ""]
+    assert rescored.ranked(found, 1.0) == ["fluent", ""]
+    report = [{"split": s, "weight": w, "bleu": w + 1} for s in ("val", "test") for w in (0.0, 0.5)]
+    assert tables.rescored_table({"rows": report}).splitlines()[2:] == [
+        "| 0.0 | 1.00 | 1.00 |",
+        "| 0.5 | 1.50 | 1.50 |",
+    ]
