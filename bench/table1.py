@@ -25,14 +25,13 @@ CTC_ONE_PASS = (*_FEWER_BLANKS, _N_GRAMS)
 CTC_SEARCHES = CTC_ONE_PASS + tuple(
     Search(_BEAM | search.bindings, reranked) for search in CTC_ONE_PASS for reranked in (False, True)
 )
-_DRAWS = {"num_candidates": 10, "temperature": 1.0}
-FROM_SOURCE_SEARCHES = CTC_SEARCHES + tuple(  # places of the source can be pooled
-    Search(latents | search.bindings | {"pool": True})
-    for latents, search in (
-        ({"beam_size": 5}, _FEWER_BLANKS[0]),
-        ({"beam_size": 5}, _N_GRAMS),
-        (_DRAWS, _N_GRAMS),
-    )
+_DRAWS = Search(
+    {"num_candidates": 10, "temperature": 1.0, "blank_penalty": 2.0, "lm_weight": 0.3, "pool": True}
+)
+FROM_SOURCE_SEARCHES = (  # places of the source can be pooled
+    *CTC_SEARCHES,
+    *(Search({"beam_size": 5} | search.bindings | {"pool": True}) for search in CTC_ONE_PASS),
+    _DRAWS,
 )
 
 
