@@ -4,7 +4,8 @@
         --ngrams=runs/table1/nat_ctc_distilled_0/ngrams.npz
 
 Candidates are ranked by log P(y | x) + weight * log P(y) a token, the second by the n-grams, as where CTC is read with
-them; the first split chooses the weight. Writes docs/results/rescored.json, or what --output says.
+them; of what both say of a text, encoded again. The first split chooses the weight. Writes docs/results/rescored.json,
+or what --output says.
 """
 
 import argparse
@@ -46,7 +47,10 @@ def main() -> None:
     from t2t_vqem.decoding.translator import Translator
     from t2t_vqem.training.runs import open_run
 
+    made = results.row(runs.RERANKER, options.run)
     run, counted = open_run(str(options.run), "best", metadata), NGrams.load(options.ngrams)
+    if counted.vocabulary_hash != run.vocabulary.hash:
+        parser.error(f"{options.ngrams}: n-grams of another vocabulary than {options.run}'s")
     train = run.train_config
     translator = Translator(
         run.model, run.vocabulary, boundaries=train.boundaries, batch_tokens=train.batch_tokens
@@ -64,8 +68,7 @@ def main() -> None:
             scores = run.problem.score(ranked(found, weight), references)
             rows.append({"split": split, "weight": weight, **scores})
             print(f"{split}, weight {weight}: BLEU {scores['bleu']:.2f}", flush=True)
-    made = results.row(runs.RERANKER, options.run)
-    report = {"command": made["command"], "steps": made["steps"], "ngrams": counted.digest, "rows": rows}
+    report = {"command": made["command"], "step": run.step, "ngrams": counted.digest, "rows": rows}
     files.write_atomic(str(options.output), json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 

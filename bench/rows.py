@@ -17,6 +17,11 @@ class Search:
     bindings: dict[str, object]
     reranked: bool = False
 
+    @property
+    def name(self) -> str:
+        """What bin/evaluator calls it, but for the reranker."""
+        return ", ".join(f"{key}={value}" for key, value in self.bindings.items())
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -107,9 +112,8 @@ class Table:
             runs.command("ngrams", model_dir=run, data_dir=self.data_dir)
         for searched in self.rows[name].searches:
             reranker = self.reranker() if searched.reranked else None
-            told = [f"{key}={value}" for key, value in searched.bindings.items()]
-            told += [f"reranked by {reranker.name}"] if reranker else []
-            if runs.evaluated(run, f"{self.splits[-1]} ({', '.join(told)})"):
+            told = searched.name + (f", reranked by {reranker.name}" if reranker else "")
+            if runs.evaluated(run, f"{self.splits[-1]} ({told})"):
                 continue
             words = [f"--gin_param=decode.{key} = {value!r}" for key, value in searched.bindings.items()]
             runs.command(

@@ -304,7 +304,8 @@ def rescored_table(report: dict) -> str:
     for weight in dict.fromkeys(row["weight"] for row in report["rows"]):
         scores = {row["split"]: row["bleu"] for row in report["rows"] if row["weight"] == weight}
         lines.append(f"| {weight} | " + " | ".join(f"{scores[split]:.2f}" for split in splits) + " |")
-    return "\n".join(lines)
+    told = f"BLEU: sacreBLEU `{report['rows'][0]['bleu_signature']}`; the transformer at step {report['step']}, made by"
+    return "\n".join([*lines, "", told, f"`{report['command']}`."])
 
 
 def bottleneck_table(report: dict) -> str:

@@ -91,9 +91,9 @@ def operative() -> str:
     return gin.operative_config_str()
 
 
-def bindings(*without: str) -> dict[str, str]:
-    """Returns what `operative` says as "configurable.parameter" -> literal, but of the configurables `without`."""
-    return {key: value for key, value in _statements(operative()).items() if _owner(key) not in without}
+def bindings(text: str, *, without: str) -> dict[str, str]:
+    """Returns what gin text binds, "configurable.parameter" -> literal, but for the configurable `without`."""
+    return {key: value for key, value in _statements(text).items() if _owner(key) != without}
 
 
 def unused() -> list[str]:

@@ -86,7 +86,8 @@ class Settings:
             raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
         if self.pool and self.candidates < 2:
             raise UserError(
-                "decode.pool takes the mean over candidates; give decode.beam_size or decode.num_candidates, 5 say"
+                f"decode.pool takes the mean over candidates, of which there are {self.candidates}; leave it out, or "
+                "give decode.beam_size or decode.num_candidates, 5 say"
             )
         if not self.temperature and (self.top_k or self.top_p < 1):
             raise UserError("decode.top_k and decode.top_p shape samples; give decode.temperature, 1.0 say")

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from bench import bottleneck, rescored, results, runs, table1, tables
+from bench import bottleneck, larger, levers, rescored, results, runs, table1, tables
 from bench.rows import Table
+from t2t_vqem import search
 
 
 def test_the_tables_of_the_page_are_those_of_the_rows():
@@ -171,8 +172,18 @@ def test_candidates_are_ranked_by_what_n_grams_add_a_token():
     found = [[(-4.0, -9.0, 4, "likely"), (-3.0, -3.0, 2, "fluent"), (-10.5, -14.0, 7, "long")], []]
     assert rescored.ranked(found, 0.0) == ["likely", ""]
     assert rescored.ranked(found, 1.0) == ["fluent", ""]
-    report = [{"split": s, "weight": w, "bleu": w + 1} for s in ("val", "test") for w in (0.0, 0.5)]
-    assert tables.rescored_table({"rows": report}).splitlines()[2:] == [
-        "| 0.0 | 1.00 | 1.00 |",
-        "| 0.5 | 1.50 | 1.50 |",
-    ]
+    scores = {"bleu": 1.0, "bleu_signature": "tok:13a"}
+    rows = [{"split": s, "weight": w, **scores} for s in ("val", "test") for w in (0.0, 0.5)]
+    _, _, *lines = tables.rescored_table({"rows": rows, "step": 7, "command": "bin/trainer"}).splitlines()
+    assert lines[:2] == ["| 0.0 | 1.00 | 1.00 |", "| 0.5 | 1.00 | 1.00 |"]
+    assert "tok:13a" in lines[3]
+
+
+@pytest.mark.parametrize(
+    "rows", [table1.ROWS, larger.ROWS, levers.LEVERS], ids=["table1", "larger", "levers"]
+)
+def test_searches_are_called_as_the_evaluator_calls_them(rows):
+    """Else they would be made again each time."""
+    for row in rows.values():
+        for searched in row.searches:
+            assert searched.name == str(search.Settings(**searched.bindings))

@@ -51,7 +51,13 @@ def main(argv: list[str]) -> None:
     flags.require_used()
     teacher = {"model": metadata.model, "step": run.step, "checkpoint": digest, **settings}
     # What else the outputs depend on: hparams without a variable, batches, and the type that "auto" means here.
-    rest = {"dtype": strategy.compute_dtype(train.dtype), "configuration": config.bindings("decode")}
+    # What is given here counts by itself too: a plan of an older version does not know what is new in this one.
+    given = config.bindings("\n".join(FLAGS.gin_param or []), without="decode")
+    rest = {
+        "dtype": strategy.compute_dtype(train.dtype),
+        "configuration": config.bindings(config.operative(), without="decode"),
+        "gin_param": sorted(f"{key} = {value}" for key, value in given.items()),
+    }
     if language_model := getattr(run.model, "language_model", None):
         rest["ngrams"] = language_model.digest
     distilled = registry.problems.get(base.name + SUFFIX)()

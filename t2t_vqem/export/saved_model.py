@@ -69,7 +69,7 @@ def service(
 
     `translate` maps strings [batch] to {"translation": strings [batch], "score": float32 [batch]}, the score
     being the log probability of what the model wrote (of one candidate alone with CTC: of its path; with n-grams what
-    their search maximises). A blank line gives an empty one, with score 0.
+    their search maximises; with pooled latents the same of their mean). A blank line gives an empty one, with score 0.
     """
     boundaries = sorted(set(boundaries))
     longest = boundaries[-1]

@@ -180,9 +180,9 @@ class LatentNAT(TranslationModel):
 
         Candidates are ranked by log P(y, z | x), of which one candidate alone gets a lower bound with CTC: that of its
         path. N-grams, where they are weighed, add what they have to say of y. With `decoding.pool` there is one
-        output, read off the mean of the decoder's states over all latents that were found: P(y | x) with them for the
-        sum over z. Beside what every model returns: "codes" int32 [batch, latents, slots] and "code_mask" bool
-        [batch, latents] of the best.
+        output, read off the mean of the decoder's states over all latents that were found, each of which counts alike;
+        its score is that of `likeliest_labels` there, without P(z | x). Beside what every model returns: "codes" int32
+        [batch, latents, slots] and "code_mask" bool [batch, latents] of the best, or with `decoding.pool` of the first.
 
         Raises:
           UserError: `decoding` has settings of CTC where there is none, pools where places are those of latents, or

@@ -91,7 +91,7 @@ class CTCNAT(OnePassTranslator):
         if self.decoding.beam_size > 1 or self.decoding.candidates > 1:
             raise UserError(
                 f"{self.registered_name} finds one output, its best path; "
-                "decode.beam_size and decode.num_candidates must not be above 1"
+                "decode.beam_size and decode.num_candidates must not be above 1, and decode.pool has nothing to pool"
             )
         logits, mask = self._decode(features["inputs"])
         tokens, score, _ = self.likeliest_labels(logits, mask)

@@ -169,6 +169,9 @@ def spread(x: tf.Tensor, counts: tf.Tensor, lengths: tf.Tensor, longest: int | t
     ends = tf.maximum(counts[:, None] - 1, 0)
     steps = tf.maximum(lengths[:, None] - 1, 1)
     places = (2 * tf.range(longest) * ends + steps) // (2 * steps)  # rounded
+    x = tf.pad(
+        x, [[0, 0], [0, 1], *([0, 0] for _ in x.shape[2:])]
+    )  # something to read where no row has an entry
     return tf.gather(x, tf.minimum(places, ends), batch_dims=1)
 
 

@@ -121,6 +121,11 @@ def test_what_changes_the_outputs_without_a_trace_in_them_is_part_of_the_plan(di
     assert ", not 48)" in done.err
 
 
+def test_what_is_given_counts_by_itself(distil):
+    distil("--shard=0/2", "--gin_param=train.batch_tokens=48")
+    assert distil("--shard=1/2", "--gin_param=train.batch_tokens = 48").status == 0
+
+
 @pytest.fixture
 def begun_before_length_penalties(distil, monkeypatch):
     """Half of the parts, made when neither decode.length_penalty nor train.batch_tokens were there."""
@@ -149,6 +154,9 @@ def test_settings_that_came_later_and_are_in_use_are_another_search(distil):
     )
     assert done.status == 2
     assert "outputs of another search ('', not 'num_candidates=2, length_penalty=0.5')" in done.err
+    done = distil("--shard=1/2", "--gin_param=train.batch_tokens = 48")
+    assert done.status == 2
+    assert "outputs of another gin_param ([], not ['train.batch_tokens = 48'])" in done.err
 
 
 def test_parts_made_elsewhere_under_another_plan_are_refused(distil, data_dir):

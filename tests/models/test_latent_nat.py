@@ -11,7 +11,6 @@ from t2t_vqem import registry, search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError
 from t2t_vqem.layers.ctc import best_path, ctc_loss
-from t2t_vqem.models.latent_nat import _mean
 from t2t_vqem.models.translation import until_end
 from t2t_vqem.prefix_search import prefix_search
 
@@ -216,6 +215,8 @@ def test_a_search_without_latents_still_translates_from_the_source(features, lat
     memory, memory_mask = model.encode(features["inputs"])
     outputs, _ = model.decode_codes(found["codes"], found["code_mask"], memory, memory_mask)
     np.testing.assert_array_equal(found["outputs"], outputs)
+    in_graph = tf.function(model.infer, input_signature=[{"inputs": tf.TensorSpec([None, None], tf.int32)}])
+    np.testing.assert_array_equal(in_graph({"inputs": features["inputs"]})["outputs"], outputs)
 
 
 def test_the_decoder_reads_guessed_latents_in_training_alone(features):
@@ -449,17 +450,24 @@ def test_pooled_latents_write_one_output_by_the_geometric_mean_of_what_each_says
 
 
 def test_latents_that_were_not_found_are_not_pooled(features):
-    """Of one latent and two codes, a search for ten finds fewer: what stands in their place must not be read."""
-    model = make(**FROM_SOURCE)
+    """A source of one token has one latent of two codes or none: a search for ten finds three."""
+    model = make(**FROM_SOURCE | {"num_codes": 2, "num_compress_steps": 3})
     give_birth(model)
-    states = tf.random.stateless_normal([12, 4, 8], [1, 2])
-    there = tf.constant([[True, False, False], [True, True, False], [False] * 3, [True] * 3])
-    means = _mean(states, there)
-    rows = tf.reshape(states, [4, 3, 4, 8])
-    np.testing.assert_allclose(means[0], rows[0, 0], rtol=1e-5)
-    np.testing.assert_allclose(means[1], (rows[1, 0] + rows[1, 1]) / 2, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(means[2], tf.zeros([4, 8]))
-    np.testing.assert_allclose(means[3], tf.reduce_mean(rows[3], axis=0), rtol=1e-5, atol=1e-6)
+    model.decoding = search.Settings(beam_size=10, pool=True, length_penalty=0.0)
+    memory, memory_mask = model.encode(features["inputs"])
+    limits = model.most_tokens(memory_mask, model.group)
+    found = model.predictor.find(memory, memory_mask, features["inputs"], model.decoding, *limits)
+    there = found.scores.numpy() > search.IMPOSSIBLE
+    assert np.count_nonzero(there[3]) == 3
+    states = []
+    for i in np.flatnonzero(there[3]):
+        code_mask = tf.sequence_mask(found.lengths[:, i], tf.shape(found.ids)[2])
+        codes = tf.where(code_mask, found.ids[:, i], 0)[..., None]
+        hidden, places = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
+        states.append(model._decode(hidden, places, memory, memory_mask, None)[3:])
+    _, score = best_path(tf.add_n(states) / len(states), places[3:])
+    pooled = model.infer({"inputs": features["inputs"]})
+    np.testing.assert_allclose(pooled["scores"][3], score, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -525,9 +533,10 @@ def test_ctc_candidates_without_a_latent_are_empty(features):
         ({"beam_size": 2, "num_candidates": 3}, {}),
         ({}, FROM_SOURCE),
         ({"beam_size": 2}, FROM_SOURCE),
+        ({"beam_size": 3, "pool": True}, FROM_SOURCE),
         ({"lm_weight": 0.5, "ctc_beam_size": 3}, {"ctc_places": 2}),
     ],
-    ids=["greedy", "beam", "ctc from the source", "beam, ctc from the source", "n-grams"],
+    ids=["greedy", "beam", "ctc from the source", "beam, ctc from the source", "pooled", "n-grams"],
 )
 def test_a_compiled_search_of_static_shape_finds_the_same(features, settings, hparams, language_model):
     model = make(**hparams)
