@@ -57,9 +57,8 @@ def main(argv: list[str]) -> None:
         "dtype": strategy.compute_dtype(train.dtype),
         "configuration": config.bindings(config.operative(), without="decode"),
         "gin_param": sorted(f"{key} = {value}" for key, value in given.items()),
+        "ngrams": run.ngrams,
     }
-    if language_model := getattr(run.model, "language_model", None):
-        rest["ngrams"] = language_model.digest
     distilled = registry.problems.get(base.name + SUFFIX)()
     distilled.require_teacher(data_dir, teacher)
     outputs = distilled.outputs(data_dir)

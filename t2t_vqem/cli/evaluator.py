@@ -117,8 +117,8 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
             if hypotheses:
                 hypotheses.write(evaluation.hypotheses)
             figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, "search": searched, **_bindings()}
-            if (language_model := getattr(run.model, "language_model", None)) is not None:
-                figures["ngrams"] = language_model.digest
+            if run.ngrams:
+                figures["ngrams"] = run.ngrams
             figures |= summaries.figures(evaluation.values)
             reports.append({"problem": metadata.problem, "model": metadata.model, "split": split, **figures})
             _print_table(f"{metadata.problem}, {split}, step {run.step}", figures)

@@ -47,7 +47,7 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
             "vocabulary_hash": run.vocabulary.hash,
             "dtype": run.model.compute_dtype,
             "decode": dataclasses.asdict(run.model.decoding),
-            "ngrams": run.model.language_model and run.model.language_model.digest,
+            "ngrams": run.ngrams,
             "most_source_tokens": run.train_config.boundaries[-1],
             **form.details(run),
             "compared": {"lines": len(windows[0]), "source": origin, "different": 0},

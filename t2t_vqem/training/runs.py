@@ -34,6 +34,12 @@ class Run(NamedTuple):
     train_config: TrainConfig
     step: int
 
+    @property
+    def ngrams(self) -> str | None:
+        """The digest of the n-grams that its search weighs, None for none."""
+        language_model = getattr(self.model, "language_model", None)
+        return language_model and language_model.digest
+
 
 def write_run(model_dir: str, metadata: config.RunMetadata, vocabulary: Vocabulary | None) -> None:
     """Writes what `open_run` reads beside the checkpoints; see `config.write_run`, which it calls first."""
