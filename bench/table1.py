@@ -25,6 +25,7 @@ CTC_ONE_PASS = (*_FEWER_BLANKS, _N_GRAMS)
 CTC_SEARCHES = CTC_ONE_PASS + tuple(
     Search(_BEAM | search.bindings, reranked) for search in CTC_ONE_PASS for reranked in (False, True)
 )
+_POOLED = Search({"beam_size": 5} | _N_GRAMS.bindings | {"pool": True})
 _DRAWS = Search(
     {"num_candidates": 10, "temperature": 1.0, "blank_penalty": 2.0, "lm_weight": 0.3, "pool": True}
 )
@@ -77,6 +78,13 @@ ROWS = {
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
         _FEW_CODES | {"latent_nat.prior_weight": 1.0},
         FROM_SOURCE_SEARCHES,
+        seeds=SEEDS[:2],
+        search_all=True,
+        distilled=True,
+    ),
+    "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior thrice": _latent(
+        _FEW_CODES | {"latent_nat.prior_weight": 3.0},
+        (*CTC_ONE_PASS, Search(_BEAM | _N_GRAMS.bindings, True), _POOLED),
         seeds=SEEDS[:2],
         search_all=True,
         distilled=True,
