@@ -221,9 +221,12 @@ def _digest(lines: Sequence[str]) -> str:
 
 
 def _difference(there: Any, here: Any) -> str | None:
-    """Returns how two values of JSON differ, objects in the names that both have; None where they do not."""
+    """Returns how two values of JSON differ, objects in the names that both have; None where they do not.
+
+    One that is not there is as one that is empty.
+    """
     if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
-        return None if there == here else f"{there!r}, not {here!r}"
+        return None if there == here or not (there or here) else f"{there!r}, not {here!r}"
     other = [
         f"{key}: {there[key]}, not {here[key]}" for key in there if key in here and there[key] != here[key]
     ]

@@ -128,12 +128,13 @@ def test_what_is_given_counts_by_itself(distil):
 
 @pytest.fixture
 def begun_before_length_penalties(distil, monkeypatch):
-    """Half of the parts, made when neither decode.length_penalty nor train.batch_tokens were there."""
+    """Half of the parts, made before decode.length_penalty, train.batch_tokens and a plan's "gin_param" were there."""
     begin = distilled.Outputs.begin
 
     def older(self, plan):
         decode = {key: value for key, value in plan["decode"].items() if key != "length_penalty"}
         known = {key: value for key, value in plan["configuration"].items() if key != "train.batch_tokens"}
+        plan = {key: value for key, value in plan.items() if key != "gin_param"}
         begin(self, plan | {"decode": decode, "configuration": known})
 
     with monkeypatch.context() as patch:
@@ -156,7 +157,7 @@ def test_settings_that_came_later_and_are_in_use_are_another_search(distil):
     assert "outputs of another search ('', not 'num_candidates=2, length_penalty=0.5')" in done.err
     done = distil("--shard=1/2", "--gin_param=train.batch_tokens = 48")
     assert done.status == 2
-    assert "outputs of another gin_param ([], not ['train.batch_tokens = 48'])" in done.err
+    assert "outputs of another gin_param (None, not ['train.batch_tokens = 48'])" in done.err
 
 
 def test_parts_made_elsewhere_under_another_plan_are_refused(distil, data_dir):
