@@ -25,14 +25,16 @@ CTC_ONE_PASS = (*_FEWER_BLANKS, _N_GRAMS)
 CTC_SEARCHES = CTC_ONE_PASS + tuple(
     Search(_BEAM | search.bindings, reranked) for search in CTC_ONE_PASS for reranked in (False, True)
 )
-_POOLED = Search({"beam_size": 5} | _N_GRAMS.bindings | {"pool": True})
-_DRAWS = Search(
-    {"num_candidates": 10, "temperature": 1.0, "blank_penalty": 2.0, "lm_weight": 0.3, "pool": True}
-)
+
+
+def _pooled(latents: dict[str, object], search: Search) -> Search:
+    return Search(latents | search.bindings | {"pool": True})
+
+
 FROM_SOURCE_SEARCHES = (  # places of the source can be pooled
     *CTC_SEARCHES,
-    *(Search({"beam_size": 5} | search.bindings | {"pool": True}) for search in CTC_ONE_PASS),
-    _DRAWS,
+    *(_pooled({"beam_size": 5}, search) for search in CTC_ONE_PASS),
+    _pooled({"num_candidates": 10, "temperature": 1.0}, _N_GRAMS),
 )
 
 
@@ -84,7 +86,7 @@ ROWS = {
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior thrice": _latent(
         _FEW_CODES | {"latent_nat.prior_weight": 3.0},
-        (*CTC_ONE_PASS, Search(_BEAM | _N_GRAMS.bindings, True), _POOLED),
+        (*CTC_ONE_PASS, Search(_BEAM | _N_GRAMS.bindings, True), _pooled({"beam_size": 5}, _N_GRAMS)),
         seeds=SEEDS[:2],
         search_all=True,
         distilled=True,

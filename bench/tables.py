@@ -3,6 +3,7 @@
 import collections
 import re
 import statistics
+from collections.abc import Iterable, Mapping
 
 from bench import runs
 
@@ -10,9 +11,14 @@ _WITHOUT_TEMPERATURE = ("hard EM", "gradient VQ")  # whose softness is that of a
 _GREEDY, _PENALTY = "greedy", "blank_penalty"
 
 
+def _line(cells: Iterable[str]) -> str:
+    """Returns a line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
 def _head(titles: list[str]) -> list[str]:
     """Returns the first lines of a Markdown table."""
-    return ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    return [_line(titles), "|" + "---|" * len(titles)]
 
 
 def _split_and_search(evaluation: str) -> tuple[str, str]:
@@ -49,7 +55,7 @@ def comparison(rows: list[dict]) -> str:
         for name, values in entry["evaluations"].items():
             split, search = _split_and_search(name)
             found.setdefault((entry["name"], search), {})[split] = values
-    splits = list(dict.fromkeys(split for by_split in found.values() for split in by_split))
+    splits = _splits(found)
     details = {"BLEU from true latents": "reconstruction_bleu", "latent accuracy": "latent_accuracy"}
     details |= {"length ratio": "length_ratio", "live codes": "live_codes"}
     head = ["run", "search", *splits, *(f"{title}, {splits[0]}" for title in details)]
@@ -58,7 +64,7 @@ def comparison(rows: list[dict]) -> str:
         scores = [f"{by_split[split]['bleu']:.2f}" if split in by_split else "–" for split in splits]
         first = by_split.get(splits[0], {})
         cells = [f"{first[key]:.3g}" if key in first else "–" for key in details.values()]
-        lines.append(f"| {name} | {searched} | " + " | ".join([*scores, *cells]) + " |")
+        lines.append(_line([name, searched, *scores, *cells]))
     return "\n".join([*lines, *_made(rows)])
 
 
@@ -74,7 +80,7 @@ def curve(rows: list[dict]) -> str:
         shown.append(entry["curve"])
         for point in entry["curve"]:
             cells = [f"{point[key]:.2f}" if key in point else "–" for key in keys]
-            lines.append(f"| {entry['name']} | {point['step']} | " + " | ".join(cells) + " |")
+            lines.append(_line([entry["name"], str(point["step"]), *cells]))
     return "\n".join(lines)
 
 
@@ -89,7 +95,7 @@ def _searched(rows: list[dict]) -> dict[tuple[str, str], dict[str, list[dict]]]:
     return found
 
 
-def _splits(found: dict[tuple[str, str], dict[str, list[dict]]]) -> list[str]:
+def _splits(found: Mapping[tuple[str, str], Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(split for by_split in found.values() for split in by_split))
 
 
@@ -124,7 +130,7 @@ def penalties(rows: list[dict]) -> str:
         bleu = [cell(by_split, split, "bleu", 2) for split in splits]
         chrf = ", ".join(cell(by_split, split, "chrf", 1) for split in splits)
         told = [penalty if name in writers else "–", str(len(by_split[splits[0]]))]
-        lines.append("| " + " | ".join([name, others, *told, *bleu, chrf]) + " |")
+        lines.append(_line([name, others, *told, *bleu, chrf]))
     return "\n".join(lines)
 
 
@@ -146,7 +152,7 @@ def table1(rows: list[dict]) -> str:
         first = by_split[splits[0]]
         cells = [_over_runs(by_split[split], "bleu", 2) for split in splits]
         cells += [_over_runs(first, *column) for column in columns.values()]
-        lines.append("| " + " | ".join([name, searched, str(len(first)), *cells]) + " |")
+        lines.append(_line([name, searched, str(len(first)), *cells]))
     minutes = sorted(entry["seconds"] / 60 for entry in rows)
     lines += [
         "",
@@ -185,7 +191,7 @@ def figure3_table(rows: list[dict]) -> str:
             values = series[title][name][step]
             digits = 0 if title == "codes in use" else 1
             cells.append(_mean_and_range(values, digits))
-        lines.append("| " + " | ".join([*name, str(len(points[last])), *cells]) + " |")
+        lines.append(_line([*name, str(len(points[last])), *cells]))
     seconds = sorted(entry["seconds"] + entry["evaluation_seconds"] for entry in rows)
     lines.append(
         f"\n{len(rows)} runs of {rows[0]['steps']} steps, {seconds[0] / 60:.0f} to {seconds[-1] / 60:.0f} minutes each "
@@ -224,7 +230,7 @@ def cifar10_table(rows: list[dict]) -> str:
     lines = _head(head)
     for name, found in by_name.items():
         cells = [_over_runs(found, *column) for column in columns.values()]
-        lines.append("| " + " | ".join([name, str(len(found)), *cells]) + " |")
+        lines.append(_line([name, str(len(found)), *cells]))
     first, prior = rows[0], rows[0]["prior"]
     signature = list(first["evaluations"].values())[-1]["bits_per_dim_signature"]
     lines += [
@@ -303,7 +309,7 @@ def rescored_table(report: dict) -> str:
     lines = _head(["weight of the n-grams", *splits])
     for weight in dict.fromkeys(row["weight"] for row in report["rows"]):
         scores = {row["split"]: row["bleu"] for row in report["rows"] if row["weight"] == weight}
-        lines.append(f"| {weight} | " + " | ".join(f"{scores[split]:.2f}" for split in splits) + " |")
+        lines.append(_line([str(weight), *(f"{scores[split]:.2f}" for split in splits)]))
     told = f"BLEU: sacreBLEU `{report['rows'][0]['bleu_signature']}`; the transformer at step {report['step']}, made by"
     return "\n".join([*lines, "", told, f"`{report['command']}`."])
 
@@ -330,7 +336,7 @@ def bottleneck_table(report: dict) -> str:
                 cells += ["does not fit", f"about {figures['does_not_fit'] / row['matrix_bytes']:.0f}"]
             else:
                 cells += ["–", "–"]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(_line(cells))
     machine = f"{report['machine']['cores']} cores of {report['machine']['cpu']}"
     turns = sorted({row["turns"] for row in report["rows"]})
     lines.append(

@@ -424,19 +424,26 @@ def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparam
     np.testing.assert_allclose(result["scores"], -np.sort(-together, axis=1), rtol=1e-4)
 
 
-def test_pooled_latents_write_one_output_by_the_geometric_mean_of_what_each_says(features):
-    model = make(**FROM_SOURCE)
-    give_birth(model)
-    model.decoding = search.Settings(temperature=1.0, num_candidates=3)
+def candidates_apart(model, features):
+    """Returns the logits [batch, places, vocab] of each candidate, which places are real, and their scores."""
     memory, memory_mask = model.encode(features["inputs"])
     limits = model.most_tokens(memory_mask, model.group)
     found = model.predictor.find(memory, memory_mask, features["inputs"], model.decoding, *limits)
     said = []
-    for i in range(3):
+    for i in range(model.decoding.candidates):
         code_mask = tf.sequence_mask(found.lengths[:, i], tf.shape(found.ids)[2])
         codes = tf.where(code_mask, found.ids[:, i], 0)[..., None]
         hidden, places = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
-        said.append(tf.nn.log_softmax(model._decode(hidden, places, memory, memory_mask, None)))
+        said.append(model._decode(hidden, places, memory, memory_mask, None))
+    return said, places, found.scores.numpy()
+
+
+def test_pooled_latents_write_one_output_by_the_geometric_mean_of_what_each_says(features):
+    model = make(**FROM_SOURCE)
+    give_birth(model)
+    model.decoding = search.Settings(temperature=1.0, num_candidates=3)
+    logits, places, _ = candidates_apart(model, features)
+    said = [tf.nn.log_softmax(of_one) for of_one in logits]
     assert np.any(np.abs(said[0] - said[1]) > 1e-3)
     tokens, scores = best_path(tf.add_n(said) / 3, places)
 
@@ -454,18 +461,11 @@ def test_latents_that_were_not_found_are_not_pooled(features):
     model = make(**FROM_SOURCE | {"num_codes": 2, "num_compress_steps": 3})
     give_birth(model)
     model.decoding = search.Settings(beam_size=10, pool=True, length_penalty=0.0)
-    memory, memory_mask = model.encode(features["inputs"])
-    limits = model.most_tokens(memory_mask, model.group)
-    found = model.predictor.find(memory, memory_mask, features["inputs"], model.decoding, *limits)
-    there = found.scores.numpy() > search.IMPOSSIBLE
+    logits, places, scores = candidates_apart(model, features)
+    there = scores > search.IMPOSSIBLE
     assert np.count_nonzero(there[3]) == 3
-    states = []
-    for i in np.flatnonzero(there[3]):
-        code_mask = tf.sequence_mask(found.lengths[:, i], tf.shape(found.ids)[2])
-        codes = tf.where(code_mask, found.ids[:, i], 0)[..., None]
-        hidden, places = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
-        states.append(model._decode(hidden, places, memory, memory_mask, None)[3:])
-    _, score = best_path(tf.add_n(states) / len(states), places[3:])
+    said = [logits[i][3:] for i in np.flatnonzero(there[3])]
+    _, score = best_path(tf.add_n(said) / len(said), places[3:])
     pooled = model.infer({"inputs": features["inputs"]})
     np.testing.assert_allclose(pooled["scores"][3], score, rtol=1e-4)
 
