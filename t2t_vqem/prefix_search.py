@@ -94,22 +94,25 @@ class _Beginnings(NamedTuple):
 def prefix_search(
     logits: tf.Tensor,
     mask: tf.Tensor,
-    model: LanguageModel,
+    model: LanguageModel | None,
     *,
     weight: float,
     blank_penalty: float,
     beam_size: int,
+    candidates: int = 1,
     tried: int = 10,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the best labels, int32 [rows, places], padded with 0, their score, and what the model adds to it.
+    """Returns the best labels, int32 [rows, candidates, places], their scores, and what the model adds to these.
 
     It adds `weight` times its log P of the labels to that of those paths to them that were followed, off which each
-    blank takes `blank_penalty`. No label follows an eos. Both are float32 [rows].
+    blank takes `blank_penalty`. Labels are padded with 0, and none follows an eos. Scores and what is added are float32
+    [rows, candidates], the best first; where there are fewer outputs than asked for, the rest have next to -1e9.
 
     Args:
       logits: [rows, places, classes].
       mask: bool [rows, places], which places are real; the first ones of each row.
-      beam_size: beginnings that are kept at each place.
+      model: None adds nothing.
+      beam_size: beginnings that are kept at each place, no fewer than `candidates`.
       tried: labels that are tried at each place, its likeliest.
     """
     rows, places, classes = tf.shape(logits)[0], tf.shape(logits)[1], logits.shape[-1]
@@ -134,7 +137,9 @@ def prefix_search(
         arrived = tf.reduce_max(tf.where(same, longer[..., None], _NEVER), axis=[1, 2])
         at_label = _log_sum(at_label, arrived)
         longer = tf.where(tf.reduce_any(same, axis=-1), _NEVER, longer)
-        said = old.added[:, :, None] + weight * model.log_probability(old.context, ids)
+        said = tf.broadcast_to(old.added[:, :, None], tf.shape(longer))
+        if model is not None:
+            said += weight * model.log_probability(old.context, ids)
 
         ranks = tf.concat([_log_sum(at_blank, at_label) + old.added, _flat(longer + said)], axis=1)
         _, chosen = tf.math.top_k(ranks, beam_size)
@@ -152,7 +157,9 @@ def prefix_search(
             length=given.length + tf.cast(~kept, tf.int32),
             last=tf.where(kept, given.last, label),
             name=tf.where(kept, given.name, of_new(names)),
-            context=tf.where(kept, given.context, model.after(given.context, label)),
+            context=given.context
+            if model is None
+            else tf.where(kept, given.context, model.after(given.context, label)),
             at_blank=tf.where(kept, tf.gather(at_blank, parents, batch_dims=1), _NEVER),
             at_label=tf.where(kept, tf.gather(at_label, parents, batch_dims=1), of_new(longer)),
             added=tf.where(kept, given.added, of_new(said)),
@@ -177,8 +184,9 @@ def prefix_search(
     along = (mask, log_probabilities, blank, likely, ids)
     ended = tf.foldl(step, tuple(_places_first(x) for x in along), start)
     scores = _log_sum(ended.at_blank, ended.at_label) + ended.added
-    best = tf.argmax(scores, axis=1)
-    return tuple(tf.gather(x, best, batch_dims=1) for x in (ended.labels, scores, ended.added))
+    scores, best = tf.math.top_k(scores, candidates)
+    labels, added = (tf.gather(x, best, batch_dims=1) for x in (ended.labels, ended.added))
+    return labels, scores, added
 
 
 def _named(names: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:

@@ -21,6 +21,7 @@ _RANGES = {
     "beam_size": (1, 10_000),
     "num_candidates": (0, 10_000),
     "ctc_beam_size": (1, 256),
+    "ctc_candidates": (1, 256),
     "top_k": (0, 2**31 - 1),
     "seed": (0, 2**32 - 1),
 }
@@ -42,7 +43,10 @@ class Settings:
       blank_penalty: nats that a blank of CTC costs at every place, for outputs come out too short without it.
       lm_weight: how much a token's log probability after the tokens before it, by the n-grams that bin/ngrams counted,
         counts beside CTC's; 0 takes CTC's likeliest path.
-      ctc_beam_size: beginnings of an output that are kept at each place where n-grams count.
+      ctc_candidates: outputs that are read off each row of CTC's places, the best of a search over beginnings; with
+        latents, off those of every candidate, or once where they are pooled.
+      ctc_beam_size: beginnings of an output that this search keeps at each place, where n-grams count or several
+        outputs are wanted.
       pool: whether one output is read off the mean of what the decoder makes of every candidate's latents, where its
         places are the source's, instead of one off each of them.
       seed: of the samples, which depend on it and on the source line alone.
@@ -58,6 +62,7 @@ class Settings:
     top_p: float = 1.0
     blank_penalty: float = 0.0
     lm_weight: float = 0.0
+    ctc_candidates: int = 1
     ctc_beam_size: int = 10
     pool: bool = False
     seed: int = 0
@@ -78,9 +83,15 @@ class Settings:
         for name in ("pool", "compile"):
             value = getattr(self, name)
             require(type(value) is bool, f"decode.{name}", value, "True or False")
-        if self.ctc_beam_size != type(self).ctc_beam_size and not self.lm_weight:
+        if self.ctc_beam_size != type(self).ctc_beam_size and not self.searches_beginnings:
             raise UserError(
-                "decode.ctc_beam_size is of the search with n-grams; give decode.lm_weight, 0.3 say"
+                "decode.ctc_beam_size is of a search over beginnings of outputs, for n-grams or several outputs; "
+                "give decode.lm_weight, 0.3 say, or decode.ctc_candidates"
+            )
+        if self.ctc_candidates > self.ctc_beam_size:
+            raise UserError(
+                f"decode.ctc_candidates is {self.ctc_candidates}, more than the {self.ctc_beam_size} beginnings of "
+                "outputs that decode.ctc_beam_size keeps; raise that, or ask for fewer"
             )
         if self.temperature and self.beam_size > 1:
             raise UserError("decode.temperature draws samples; give decode.num_candidates, not beam_size")
@@ -116,7 +127,12 @@ class Settings:
     @property
     def outputs(self) -> int:
         """How many of them there are to choose from in the end."""
-        return 1 if self.pool else self.candidates
+        return (1 if self.pool else self.candidates) * self.ctc_candidates
+
+    @property
+    def searches_beginnings(self) -> bool:
+        """Whether CTC's places are searched, instead of taking the likeliest class of each."""
+        return bool(self.lm_weight) or self.ctc_candidates > 1
 
     @property
     def width(self) -> int:

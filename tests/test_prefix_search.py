@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from t2t_vqem import ngrams
 from t2t_vqem.prefix_search import LanguageModel, prefix_search
+from t2t_vqem.search import IMPOSSIBLE
 
 CLASSES, PLACES, END = 5, 4, 1
 TEXT = [[2, 3, 1], [2, 3, 4, 1], [4, 2, 1], [3, 3, 1], [2, 3, 1]]
@@ -47,13 +48,25 @@ def every_output(row, weight, blank_penalty, order=4, logits=LOGITS):
 @pytest.mark.parametrize("order", [2, 3, 4])
 @pytest.mark.parametrize(("weight", "blank_penalty"), [(0.0, 0.0), (0.7, 0.0), (0.7, 1.5), (2.0, 0.5)])
 def test_a_search_that_keeps_everything_finds_the_best_of_all_outputs(order, weight, blank_penalty):
-    labels, scores, said = searched(weight=weight, blank_penalty=blank_penalty, order=order)
-    assert labels.shape == (6, PLACES)
+    labels, scores, said = searched(weight=weight, blank_penalty=blank_penalty, order=order, candidates=3)
+    assert labels.shape == (6, 3, PLACES)
     for row in range(6):
         outputs = every_output(row, weight, blank_penalty, order)
-        best = max(outputs, key=outputs.get)
-        assert tuple(np.trim_zeros(labels[row].numpy(), "b").tolist()) == best
-        np.testing.assert_allclose([scores[row], said[row]], outputs[best], rtol=1e-4, atol=1e-4)
+        best = sorted(outputs, key=outputs.get, reverse=True)[:3]
+        found = [tuple(np.trim_zeros(one, "b").tolist()) for one in labels[row].numpy()]
+        assert found[: len(best)] == best
+        expected = np.transpose([outputs[one] for one in best])
+        np.testing.assert_allclose(
+            [scores[row, : len(best)], said[row, : len(best)]], expected, rtol=1e-4, atol=1e-4
+        )
+    assert np.all(scores[5, 1:] < IMPOSSIBLE)  # without a place there is the empty output alone
+
+
+def test_a_search_without_ngrams_is_one_in_which_they_do_not_count():
+    how = {"weight": 0.0, "blank_penalty": 0.5, "beam_size": 4, "candidates": 3}
+    without = prefix_search(tf.constant(LOGITS), tf.constant(MASK), None, **how)
+    for ours, expected in zip(without, searched(tried=10, **how), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-6)
 
 
 def test_blanks_that_are_next_to_impossible_leave_the_beginnings_apart():
@@ -62,8 +75,8 @@ def test_blanks_that_are_next_to_impossible_leave_the_beginnings_apart():
     for row in range(5):
         outputs = every_output(row, 0.7, 0.0, logits=logits)
         best = max(outputs, key=outputs.get)
-        assert tuple(np.trim_zeros(labels[row].numpy(), "b").tolist()) == best
-        np.testing.assert_allclose(scores[row], outputs[best][0], rtol=1e-4, atol=1e-4)
+        assert tuple(np.trim_zeros(labels[row, 0].numpy(), "b").tolist()) == best
+        np.testing.assert_allclose(scores[row, 0], outputs[best][0], rtol=1e-4, atol=1e-4)
 
 
 def test_logits_of_half_precision_are_searched_in_float32():
@@ -82,16 +95,16 @@ def test_a_narrow_search_finds_an_output_and_at_most_its_score():
         labels, scores, said = searched(beam_size=size, tried=tried)
         for row in range(6):
             outputs = every_output(row, 0.7, 0.0)
-            score, added = outputs[tuple(np.trim_zeros(labels[row].numpy(), "b").tolist())]
-            assert scores[row] <= score + 1e-4
-            np.testing.assert_allclose(said[row], added, rtol=1e-4, atol=1e-4)
+            score, added = outputs[tuple(np.trim_zeros(labels[row, 0].numpy(), "b").tolist())]
+            assert scores[row, 0] <= score + 1e-4
+            np.testing.assert_allclose(said[row, 0], added, rtol=1e-4, atol=1e-4)
 
 
 def test_places_that_are_not_real_and_neighbours_change_nothing():
     labels, scores, _ = searched(beam_size=3, tried=3)
     for row, real in enumerate(REAL):
         alone = searched(LOGITS[row : row + 1, :real], MASK[row : row + 1, :real], beam_size=3, tried=3)
-        np.testing.assert_array_equal(alone[0][0], labels[row, :real])
+        np.testing.assert_array_equal(alone[0][0], labels[row, :, :real])
         np.testing.assert_allclose(alone[1][0], scores[row], rtol=1e-5, atol=1e-5)
 
 

@@ -36,7 +36,7 @@ def one_line(text: str) -> str:
 def rows_per_line(model: InferenceModel) -> int:
     """Returns how many rows of a batch the model makes of each line: those of its search or of its candidates."""
     decoding = getattr(model, "decoding", None)
-    return max(decoding.width, decoding.candidates) if decoding else 1
+    return max(decoding.width, decoding.candidates, decoding.outputs) if decoding else 1
 
 
 def rows_by_boundary(model: InferenceModel, boundaries: Sequence[int], batch_tokens: int) -> dict[int, int]:

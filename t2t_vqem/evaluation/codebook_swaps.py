@@ -138,7 +138,7 @@ def _decoder(model: Model, slots: int) -> Callable[[np.ndarray, np.ndarray, np.n
     mask, ids = (tf.TensorSpec([None, None], dtype) for dtype in (tf.bool, tf.int32))
 
     def decode(codes: tf.Tensor, mask: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
-        return model.decode_codes(codes, mask, *model.encode(inputs))[0]
+        return model.decode_codes(codes, mask, *model.encode(inputs))[0][:, 0]
 
     signature = [codes, mask, ids]
     return tf.function(decode, input_signature=signature, autograph=False)

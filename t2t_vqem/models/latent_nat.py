@@ -179,9 +179,9 @@ class LatentNAT(TranslationModel):
         """Decodes from predicted latents: searched for as `decoding` says, each then decoded in parallel.
 
         Candidates are ranked by log P(y, z | x), of which one candidate alone gets a lower bound with CTC: that of its
-        path. N-grams, where they are weighed, add what they have to say of y. With `decoding.pool` there is one
-        output, read off the mean of the decoder's states over all latents that were found, each of which counts alike;
-        its score is that of `likeliest_labels` there, without P(z | x). Beside what every model returns: "codes" int32
+        path. N-grams, where they are weighed, add what they have to say of y. With `decoding.pool` outputs are read off
+        the mean of the decoder's states over all latents that were found, each of which counts alike; their scores
+        are those of `likeliest_labels` there, without P(z | x). Beside what every model returns: "codes" int32
         [batch, latents, slots] and "code_mask" bool [batch, latents] of the best, or with `decoding.pool` of the first.
 
         Raises:
@@ -215,14 +215,18 @@ class LatentNAT(TranslationModel):
             outputs, scores = self.decode_codes(
                 own, tf.reshape(mask, rows), memory, memory_mask, all_paths=written > 1, pooled=pooled
             )
-            return tf.pad(outputs, [[0, 0], [0, (most - length) * of_a_latent]]), scores
+            return tf.pad(outputs, [[0, 0], [0, 0], [0, (most - length) * of_a_latent]]), scores
 
         outputs, scores = at_length(decode, lengths, most)
-        outputs = tf.reshape(outputs, [batch, written, outputs.shape[1] or tf.shape(outputs)[1]])
+        outputs = tf.reshape(outputs, [batch, written, outputs.shape[2] or tf.shape(outputs)[2]])
         scores = tf.reshape(scores, [batch, written])
         if pooled is None:
-            scores += found.scores
-        best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)
+            scores += tf.repeat(found.scores, self.decoding.ctc_candidates, axis=1)
+        else:
+            codes, code_mask = codes[:, :1], code_mask[:, :1]
+        read = {"codes": codes, "code_mask": code_mask}
+        read = {name: tf.repeat(x, self.decoding.ctc_candidates, axis=1) for name, x in read.items()}
+        best = search.best_of(outputs, scores, self.decoding, **read)
         return best | {"calls": found.steps + 1}
 
     def reconstruct(self, features: Features) -> Features:
@@ -232,7 +236,7 @@ class LatentNAT(TranslationModel):
         embedded = self.tokens(targets)
         latents, code_mask, _ = self._discretise(embedded, targets != PAD_ID, memory, memory_mask, None)
         outputs, _ = self.decode_codes(latents.codes, code_mask, memory, memory_mask)
-        return {"outputs": outputs, "codes": latents.codes, "code_mask": code_mask}
+        return {"outputs": outputs[:, 0], "codes": latents.codes, "code_mask": code_mask}
 
     def decode_codes(
         self,
@@ -244,15 +248,14 @@ class LatentNAT(TranslationModel):
         all_paths: bool = False,
         pooled: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probability.
+        """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probabilities.
 
-        Tokens are int32 [batch, latents * 2^n_c * places], or [batch, source * places] with `ctc_from_source`, pad
-        after the first eos; the log probability [batch] is summed up to that eos. With CTC both are those of
-        `likeliest_labels`, or with `all_paths`, for which a loop goes over the places, the score is log P of the tokens
-        and nothing after them, and what n-grams add to that.
+        Tokens are int32 [batch, outputs, latents * 2^n_c * places], or [batch, outputs, source * places] with
+        `ctc_from_source`, pad after the first eos; there is one output, and its log probability [batch, outputs] is
+        summed up to that eos. With CTC outputs and scores are those of `likeliest_labels`, as `all_paths` is.
 
-        With `pooled`, bool [batch / n, n], each n rows are of one source, and one output is made of those of them that
-        it names: off the mean of the states at each place, whose logits give the geometric mean of what each row's say.
+        With `pooled`, bool [batch / n, n], each n rows are of one source and are read as one, made of those that it
+        names: off the mean of the states at each place, whose logits give the geometric mean of what each row's say.
         """
         quantized = self.bottleneck.embed(codes)
         hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
@@ -260,15 +263,12 @@ class LatentNAT(TranslationModel):
         if pooled is not None:
             hidden_mask = hidden_mask[:: pooled.shape[1]]
         if self.split is not None:
-            tokens, score, said = self.likeliest_labels(logits, hidden_mask)
-            if all_paths:
-                score = said - ctc_loss(logits, tokens, count_real(hidden_mask))[0]
-            return tokens, score
+            return self.likeliest_labels(logits, hidden_mask, all_paths=all_paths)
         tokens = tf.argmax(logits, axis=-1, output_type=tf.int32)
         best = tf.reduce_max(logits, axis=-1) - tf.reduce_logsumexp(logits, axis=-1)
         kept = until_end(tokens) & hidden_mask
         score = tf.reduce_sum(tf.where(kept, best, 0.0), axis=1)
-        return tf.where(kept, tokens, PAD_ID), score
+        return tf.where(kept, tokens, PAD_ID)[:, None], score[:, None]
 
     def _pad_to_group(self, targets: tf.Tensor) -> tf.Tensor:
         length = targets.shape[1] if targets.shape[1] is not None else tf.shape(targets)[1]

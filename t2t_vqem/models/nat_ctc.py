@@ -81,27 +81,27 @@ class CTCNAT(OnePassTranslator):
     def infer(self, features: Features) -> Features:
         """Takes the likeliest class at each place, merges repeats, drops blanks and ends at the first eos.
 
-        A blank has to be ahead by `decode.blank_penalty`. With n-grams (`decode.lm_weight`) beginnings of outputs are
-        kept beside each other instead. There is one candidate, with the score of `likeliest_labels`.
+        A blank has to be ahead by `decode.blank_penalty`. With n-grams (`decode.lm_weight`) or several candidates
+        (`decode.ctc_candidates`) beginnings of outputs are kept beside each other instead. One candidate has the score
+        of `likeliest_labels`, several that of all their paths.
 
         Raises:
-          UserError: `decoding` asks for samples, a beam, several candidates or for n-grams that are not there.
+          UserError: `decoding` asks for samples, a beam, candidates of another kind or for n-grams that are not there.
         """
         self.refuse_samples()
         if self.decoding.beam_size > 1 or self.decoding.candidates > 1:
             raise UserError(
-                f"{self.registered_name} finds one output, its best path; "
-                "decode.beam_size and decode.num_candidates must not be above 1, and decode.pool has nothing to pool"
+                f"{self.registered_name} searches CTC's places alone: decode.beam_size and decode.num_candidates must "
+                "not be above 1, and decode.pool has nothing to pool; decode.ctc_candidates asks for several outputs"
             )
         logits, mask = self._decode(features["inputs"])
-        tokens, score, _ = self.likeliest_labels(logits, mask)
-        tokens = tf.where(tokens != EOS_ID, tokens, PAD_ID)
+        labels, scores = self.likeliest_labels(logits, mask, all_paths=self.decoding.outputs > 1)
+        tokens = tf.where(labels != EOS_ID, labels, PAD_ID)
         ends = tf.one_hot(
-            tf.math.count_nonzero(tokens, axis=1), tf.shape(tokens)[1] + 1, EOS_ID, dtype=tf.int32
+            tf.math.count_nonzero(tokens, axis=-1), tf.shape(tokens)[-1] + 1, EOS_ID, dtype=tf.int32
         )
-        outputs = tf.pad(tokens, [[0, 0], [0, 1]]) + ends
-        found = search.best_of(outputs[:, None], score[:, None], self.decoding)
-        return found | {"calls": tf.constant(1)}
+        outputs = tf.pad(tokens, [[0, 0], [0, 0], [0, 1]]) + ends
+        return search.best_of(outputs, scores, self.decoding) | {"calls": tf.constant(1)}
 
     def _decode(self, inputs: tf.Tensor, training: Training | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns logits [batch, places, vocab], and which places are real, bool [batch, places]."""

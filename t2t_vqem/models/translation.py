@@ -11,7 +11,7 @@ from t2t_vqem import search
 from t2t_vqem.context import Training
 from t2t_vqem.errors import UserError, is_number
 from t2t_vqem.layers import losses
-from t2t_vqem.layers.ctc import best_path
+from t2t_vqem.layers.ctc import best_path, ctc_loss
 from t2t_vqem.layers.embedding import TokenEmbedding
 from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.model import Model
@@ -97,42 +97,57 @@ class TranslationModel(Model):
 
     def refuse_ctc_settings(self) -> None:
         """Raises a UserError if `decoding` has settings of places and blanks, which a decoder with CTC alone writes."""
-        for name, without in {"blank_penalty": 0, "lm_weight": 0, "pool": False}.items():
-            if value := getattr(self.decoding, name):
+        for name, without in {"blank_penalty": 0, "lm_weight": 0, "ctc_candidates": 1, "pool": False}.items():
+            if (value := getattr(self.decoding, name)) != without:
                 raise UserError(
                     f"{self.registered_name} writes no blanks here, as a decoder with CTC does; "
                     f"decode.{name} must be {without}, not {value}"
                 )
 
-    def likeliest_labels(self, logits: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns what CTC's places say as `decoding` searches, with its score, and what n-grams add to that.
+    def likeliest_labels(
+        self, logits: tf.Tensor, mask: tf.Tensor, *, all_paths: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns what CTC's places say as `decoding` searches, the best first, and the scores of that.
 
         `logits` are [batch, places, vocab], and `mask` [batch, places] says which places are real. What they say is
-        int32 [batch, places], padded with 0, and nothing follows an eos. The score [batch] is log P of the likeliest
-        path, or with n-grams that of `prefix_search`.
+        int32 [batch, outputs, places], `decoding.ctc_candidates` of them, padded with 0, and nothing follows an eos.
+        The scores [batch, outputs] are log P of the likeliest path, or those of `prefix_search`; with `all_paths`, for
+        which a loop goes over the places, log P of the labels, and what n-grams add to that.
 
         Raises:
           UserError: `decoding` weighs n-grams, and there are none.
         """
         settings = self.decoding
-        if not settings.lm_weight:
-            tokens, score = best_path(logits, mask, settings.blank_penalty)
-            said = tf.zeros_like(score)
-        elif self.language_model is None:
+        if settings.lm_weight and self.language_model is None:
             raise UserError(
                 "decode.lm_weight weighs the n-grams of a run, and there are none; "
                 "bin/ngrams --model_dir=RUN counts them"
             )
-        else:
-            tokens, score, said = prefix_search(
+        if settings.searches_beginnings:
+            labels, scores, said = prefix_search(
                 logits,
                 mask,
-                self.language_model,
+                self.language_model if settings.lm_weight else None,
                 weight=settings.lm_weight,
                 blank_penalty=settings.blank_penalty,
                 beam_size=settings.ctc_beam_size,
+                candidates=settings.ctc_candidates,
             )
-        return tf.where(until_end(tokens), tokens, PAD_ID), score, said
+        else:
+            labels, scores = (x[:, None] for x in best_path(logits, mask, settings.blank_penalty))
+            said = tf.zeros_like(scores)
+        labels = tf.where(until_end(labels), labels, PAD_ID)
+        if all_paths:
+            there = scores > search.IMPOSSIBLE
+            scores = tf.where(there, said + self._log_likelihoods(logits, mask, labels), scores)
+        return labels, scores
+
+    def _log_likelihoods(self, logits: tf.Tensor, mask: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns log P [batch, outputs] of `labels` [batch, outputs, length], summed over their paths."""
+        outputs, shape = self.decoding.ctc_candidates, tf.shape(labels)
+        each, frames = (tf.repeat(x, outputs, axis=0) for x in (logits, count_real(mask)))
+        nats, _ = ctc_loss(each, tf.reshape(labels, [-1, shape[2]]), frames)
+        return tf.reshape(-nats, shape[:2])
 
     def token_losses(
         self, logits: tf.Tensor, targets: tf.Tensor, training: Training | None

@@ -215,7 +215,7 @@ class Twice:
         first = codes[:, :, 0] + 3
         second = tf.roll(codes[:, :, 0], 1, axis=1) + 4
         tokens = tf.where(mask[:, :, None], tf.stack([first, second], axis=-1), 0)
-        return tf.reshape(tokens, [tf.shape(codes)[0], -1]), None
+        return tf.reshape(tokens, [tf.shape(codes)[0], 1, -1]), None
 
 
 def test_what_a_swap_changes_inside_and_outside_of_its_window():
@@ -296,7 +296,7 @@ class TwoSlots(Tiny):
         return inputs, inputs != 0
 
     def decode_codes(self, codes, mask, memory, memory_mask):
-        return tf.where(mask, codes[:, :, 0] + 3, 0), None
+        return tf.where(mask, codes[:, :, 0] + 3, 0)[:, None], None
 
 
 def test_several_slots_are_told_apart_and_averaged(echo_data, tmp_path, monkeypatch):

@@ -144,7 +144,7 @@ def test_a_beam_returns_the_outputs_of_the_codes_it_chose(features):
     found = infer({"inputs": features["inputs"]})
     memory, memory_mask = model.encode(features["inputs"], None)
     outputs, _ = model.decode_codes(found["codes"], found["code_mask"], memory, memory_mask)
-    np.testing.assert_array_equal(found["outputs"], outputs)
+    np.testing.assert_array_equal(found["outputs"], outputs[:, 0])
     alone = model.infer({"inputs": features["inputs"][1:2]})
     np.testing.assert_array_equal(
         np.trim_zeros(alone["outputs"].numpy()[0]), np.trim_zeros(found["outputs"].numpy()[1])
@@ -214,9 +214,9 @@ def test_a_search_without_latents_still_translates_from_the_source(features, lat
     assert found["outputs"].shape == (4, 18)
     memory, memory_mask = model.encode(features["inputs"])
     outputs, _ = model.decode_codes(found["codes"], found["code_mask"], memory, memory_mask)
-    np.testing.assert_array_equal(found["outputs"], outputs)
+    np.testing.assert_array_equal(found["outputs"], outputs[:, 0])
     in_graph = tf.function(model.infer, input_signature=[{"inputs": tf.TensorSpec([None, None], tf.int32)}])
-    np.testing.assert_array_equal(in_graph({"inputs": features["inputs"]})["outputs"], outputs)
+    np.testing.assert_array_equal(in_graph({"inputs": features["inputs"]})["outputs"], outputs[:, 0])
 
 
 def test_the_decoder_reads_guessed_latents_in_training_alone(features):
@@ -414,12 +414,12 @@ def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparam
     model.decode_codes, model.predictor.find = spied, searched
     result = model.infer({"inputs": features["inputs"]})
     expected = []
-    for row, output in enumerate(found["outputs"].numpy()):
+    for row, output in enumerate(found["outputs"][:, 0].numpy()):
         length, frames = np.count_nonzero(output), np.count_nonzero(found["frames"][row])
         logits = tf.transpose(found["logits"][row : row + 1, :frames], [1, 0, 2])
         expected.append(-tf.nn.ctc_loss(output[None, :length], logits, [length], [frames], blank_index=0)[0])
-    assert np.all(np.array(expected) >= found["of paths"] - 1e-4)
-    assert np.any(np.array(expected) > found["of paths"] + 0.1)
+    assert np.all(np.array(expected) >= found["of paths"][:, 0] - 1e-4)
+    assert np.any(np.array(expected) > found["of paths"][:, 0] + 0.1)
     together = np.reshape(expected, [4, 3]) + found["latents"]
     np.testing.assert_allclose(result["scores"], -np.sort(-together, axis=1), rtol=1e-4)
 
@@ -498,10 +498,45 @@ def test_ngrams_count_in_what_is_written_and_in_its_rank(features, hparams, lang
     np.testing.assert_array_equal(tokens, labels)
     np.testing.assert_allclose(scores, found, rtol=1e-4)
     of_all_paths = model.decode_codes(*given, all_paths=True)[1]
-    nll, _ = ctc_loss(logits, labels, tf.math.count_nonzero(hidden[1], axis=1, dtype=tf.int32))
-    np.testing.assert_allclose(of_all_paths, said - nll, rtol=1e-4)
+    nll, _ = ctc_loss(logits, labels[:, 0], tf.math.count_nonzero(hidden[1], axis=1, dtype=tf.int32))
+    np.testing.assert_allclose(of_all_paths, said - nll[:, None], rtol=1e-4)
     model.decoding = plain
     assert np.any(model.decode_codes(*given)[0] != tokens)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_several_outputs_of_each_row_of_places_are_ranked_together(features, pool):
+    model = make(**FROM_SOURCE)
+    give_birth(model)
+    how = {"blank_penalty": 0.5, "beam_size": 3, "candidates": 2}
+    model.decoding = search.Settings(temperature=1.0, num_candidates=3)
+    logits, places, of_latents = candidates_apart(model, features)
+    if pool:
+        logits, of_latents = [tf.add_n([tf.nn.log_softmax(x) for x in logits]) / 3], np.zeros([4, 1])
+    expected = [[] for _ in range(4)]
+    for each, of_each in zip(logits, of_latents.T, strict=True):
+        labels, _, _ = prefix_search(each, places, None, weight=0.0, **how)
+        for one in tf.unstack(labels, axis=1):
+            one = tf.where(until_end(one), one, 0)
+            nll, _ = ctc_loss(each, one, tf.math.count_nonzero(places, axis=1, dtype=tf.int32))
+            for row in range(4):
+                expected[row].append((float(of_each[row] - nll[row]), one[row].numpy().tolist()))
+    model.decoding = search.Settings(
+        temperature=1.0,
+        num_candidates=3,
+        pool=pool,
+        blank_penalty=0.5,
+        ctc_beam_size=3,
+        ctc_candidates=2,
+        length_penalty=0.0,
+    )
+    found = model.infer({"inputs": features["inputs"]})
+    for row in range(4):
+        ranked = sorted(expected[row], reverse=True)
+        np.testing.assert_allclose(found["scores"][row], [score for score, _ in ranked], rtol=1e-4)
+        assert found["outputs"][row].numpy().tolist() == ranked[0][1]
+    assert found["candidates"].shape[1] == (2 if pool else 6)
+    assert found["codes"].shape[0] == 4
 
 
 def test_ngrams_are_refused_without_ctc_and_missed_with_it(features):
@@ -534,9 +569,16 @@ def test_ctc_candidates_without_a_latent_are_empty(features):
         ({}, FROM_SOURCE),
         ({"beam_size": 2}, FROM_SOURCE),
         ({"beam_size": 3, "pool": True}, FROM_SOURCE),
-        ({"lm_weight": 0.5, "ctc_beam_size": 3}, {"ctc_places": 2}),
+        ({"lm_weight": 0.5, "ctc_beam_size": 3, "ctc_candidates": 2}, {"ctc_places": 2}),
     ],
-    ids=["greedy", "beam", "ctc from the source", "beam, ctc from the source", "pooled", "n-grams"],
+    ids=[
+        "greedy",
+        "beam",
+        "ctc from the source",
+        "beam, ctc from the source",
+        "pooled",
+        "n-grams, candidates",
+    ],
 )
 def test_a_compiled_search_of_static_shape_finds_the_same(features, settings, hparams, language_model):
     model = make(**hparams)

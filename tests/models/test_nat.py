@@ -179,12 +179,36 @@ def test_nat_ctc_writes_what_ngrams_find_likely(features, language_model):
     logits, mask = model._decode(features["inputs"])
     how = {"weight": 2.0, "blank_penalty": 0.5, "beam_size": 3}
     labels, scores, _ = prefix_search(logits, mask, language_model, **how)
-    for row, ids in enumerate(labels.numpy().tolist()):
+    for row, ids in enumerate(labels[:, 0].numpy().tolist()):
         ids = [label for label in ids if label > 1]  # each ends with its eos, if there is one
         assert np.trim_zeros(found["outputs"][row].numpy()).tolist() == [*ids, 1]
-    np.testing.assert_allclose(found["scores"][:, 0], scores, rtol=1e-4)
+    np.testing.assert_allclose(found["scores"], scores, rtol=1e-4)
     model.decoding = search.Settings()
     assert np.any(traced(model, features)["outputs"] != found["outputs"])
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+def test_nat_ctc_ranks_several_outputs_by_all_their_paths(features, language_model, weight):
+    model = make("nat_ctc", upsample=3)
+    model.decoding = search.Settings(
+        lm_weight=weight, blank_penalty=0.5, ctc_beam_size=4, ctc_candidates=3, length_penalty=0.0
+    )
+    model.language_model = language_model
+    found = traced(model, features)
+    logits, mask = model._decode(features["inputs"])
+    how = {"weight": weight, "blank_penalty": 0.5, "beam_size": 4, "candidates": 3}
+    labels, _, said = (x.numpy() for x in prefix_search(logits, mask, language_model, **how))
+    for row, frames in enumerate([15, 6, 3]):
+        ranked = {}
+        for label, added in zip(labels[row], said[row], strict=True):
+            ids = np.trim_zeros(label, "b")
+            here = tf.transpose(logits[row : row + 1, :frames], [1, 0, 2])
+            nats = tf.nn.ctc_loss(ids[None], here, [len(ids)], [frames], blank_index=0)[0]
+            ranked[tuple(ids[ids > 1].tolist())] = added - float(nats)
+        candidates = [tuple(ids[ids > 1].tolist()) for ids in found["candidates"][row].numpy()]
+        assert candidates == sorted(ranked, key=ranked.get, reverse=True)
+        np.testing.assert_allclose(found["scores"][row], [ranked[c] for c in candidates], rtol=1e-4)
+        np.testing.assert_array_equal(found["outputs"][row], found["candidates"][row, 0])
 
 
 def test_targets_beyond_the_places_have_no_weight_and_are_counted(features):
