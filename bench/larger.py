@@ -15,10 +15,10 @@ from bench.runs import RERANKER
 ROWS = {
     RERANKER: Row("transformer", "multi30k_transformer.gin", searches=(Search({"beam_size": 4}),)),
     "nat_ctc, distilled": Row(
-        "nat_ctc", "multi30k_nat_ctc.gin", distilled=True, searches=table1.CTC_ONE_PASS
+        "nat_ctc", "multi30k_nat_ctc.gin", distilled=True, searches=table1.NAT_CTC_SEARCHES
     ),
     "latent_nat, few codes, prior, distilled": Row(
-        "latent_nat", "multi30k_few_codes.gin", distilled=True, searches=table1.FROM_SOURCE_SEARCHES
+        "latent_nat", "multi30k_few_codes.gin", distilled=True, searches=table1.PRIOR_SEARCHES
     ),
 }
 

@@ -22,19 +22,28 @@ _BEAM = {"beam_size": 10}
 _FEWER_BLANKS = tuple(Search({"blank_penalty": penalty}) for penalty in (0.5, 1.0))  # val chooses
 _N_GRAMS = Search({"blank_penalty": 2.0, "lm_weight": 0.3})  # val chose both
 CTC_ONE_PASS = (*_FEWER_BLANKS, _N_GRAMS)
+_TEN_OUTPUTS = tuple(
+    Search(search.bindings | {"ctc_candidates": 10}, True) for search in (_FEWER_BLANKS[0], _N_GRAMS)
+)
+NAT_CTC_SEARCHES = CTC_ONE_PASS + _TEN_OUTPUTS
 CTC_SEARCHES = CTC_ONE_PASS + tuple(
     Search(_BEAM | search.bindings, reranked) for search in CTC_ONE_PASS for reranked in (False, True)
 )
 
 
 def _pooled(latents: dict[str, object], search: Search) -> Search:
-    return Search(latents | search.bindings | {"pool": True})
+    return Search(latents | search.bindings | {"pool": True}, search.reranked)
 
 
 FROM_SOURCE_SEARCHES = (  # places of the source can be pooled
     *CTC_SEARCHES,
     *(_pooled({"beam_size": 5}, search) for search in CTC_ONE_PASS),
     _pooled({"num_candidates": 10, "temperature": 1.0}, _N_GRAMS),
+)
+PRIOR_SEARCHES = (
+    *FROM_SOURCE_SEARCHES,
+    *_TEN_OUTPUTS,
+    *(_pooled({"beam_size": 5}, search) for search in _TEN_OUTPUTS),
 )
 
 
@@ -63,7 +72,7 @@ ROWS = {
     "nat, distilled": Row(
         "nat", "table1_nat.gin", distilled=True, searches=(Search({"num_candidates": 10}, True),)
     ),
-    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True, searches=CTC_ONE_PASS),
+    "nat_ctc, distilled": Row("nat_ctc", "table1_nat.gin", distilled=True, searches=NAT_CTC_SEARCHES),
     "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 3}, distilled=True
     ),
@@ -79,14 +88,18 @@ ROWS = {
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
         _FEW_CODES | {"latent_nat.prior_weight": 1.0},
-        FROM_SOURCE_SEARCHES,
+        PRIOR_SEARCHES,
         seeds=SEEDS[:2],
         search_all=True,
         distilled=True,
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior thrice": _latent(
         _FEW_CODES | {"latent_nat.prior_weight": 3.0},
-        (*CTC_ONE_PASS, Search(_BEAM | _N_GRAMS.bindings, True), _pooled({"beam_size": 5}, _N_GRAMS)),
+        (
+            *CTC_ONE_PASS,
+            Search(_BEAM | _N_GRAMS.bindings, True),
+            *(_pooled({"beam_size": 5}, search) for search in (_N_GRAMS, *_TEN_OUTPUTS)),
+        ),
         seeds=SEEDS[:2],
         search_all=True,
         distilled=True,
