@@ -145,8 +145,8 @@ def test_the_papers_table_makes_the_translations_that_its_rows_learn_from(tmp_pa
         ("evaluator", teacher),
     ]  # nothing of it is ever there, for no command does anything
     learnt = [("trainer", student), ("evaluator", student), ("ngrams", student)]
-    for search in table1.ROWS["nat_ctc, distilled"].searches:
-        learnt += [*(made if search.reranked else []), ("evaluator", student)]
+    for searched in table1.ROWS["nat_ctc, distilled"].searches:
+        learnt += [*(made if searched.reranked else []), ("evaluator", student)]
     assert [(name, flags["model_dir"]) for name, _, flags in calls] == [
         *made,
         ("distiller", teacher),

@@ -87,6 +87,8 @@ def with_options(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Returns the same batches in an order that is fixed, for readers that share them out themselves."""
     options = tf.data.Options()
     options.deterministic = True
+    # nothing here is left to be tuned, and the thread that would do it holds up the end of a run for up to a minute
+    options.autotune.enabled = False
     # readers are told their share by input_pipeline; tf.distribute must not divide it again
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.with_options(options)

@@ -192,3 +192,10 @@ def test_nothing_that_fits_is_a_user_error(small, data_dir):
 def test_unknown_split_is_a_user_error(small, data_dir):
     with pytest.raises(UserError, match='no split "vall"'):
         small.dataset("vall", data_dir, BATCHING, training=False)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_thread_that_tunes_holds_up_the_end_of_a_run(small, data_dir, training):
+    """Its destructor waited for up to a minute (TensorFlow 2.21), each time that a run had ended."""
+    dataset = small.dataset("train", data_dir, BATCHING, training=training)
+    assert dataset.options().autotune.enabled is False
