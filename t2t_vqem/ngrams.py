@@ -86,8 +86,8 @@ class NGrams:
 
     @functools.cached_property
     def buckets(self) -> Buckets:
-        """The longer n-grams to look up, two to four in a bucket on the mean."""
-        bits = max(1, (len(self.keys) // 4).bit_length())
+        """The longer n-grams to look up, one or two in a bucket on the mean."""
+        bits = max(1, (len(self.keys) // 2).bit_length())
         hashes = ((self.keys * np.uint64(SPREAD)) >> np.uint64(64 - bits)).astype(np.int32)
         order = np.argsort(hashes, kind="stable")
         starts = np.searchsorted(hashes[order], np.arange(2**bits)).astype(np.int32)

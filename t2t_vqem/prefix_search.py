@@ -39,25 +39,26 @@ class LanguageModel:
         """
         sizes = range(2, self.order + 1)
         contexts = tf.stack([_last(context, size - 1) for size in sizes])
-        seen, found = self._look_up(_put(contexts[..., None], labels[:, None]), 0)
-        known, weights = self._look_up(contexts, 1)
+        keys = tf.concat([_put(contexts[..., None], labels[:, None]), contexts[..., None]], axis=-1)
+        seen, places = self._look_up(keys)  # of the labels and, last, of what they stand after
+        found = tf.gather(self.values[0], places[..., :-1])
+        weights = tf.gather(self.values[1], places[1:, ..., -1])
         # Where nothing stands before the start, the context of a longer n-gram is that of a shorter one, and no other.
-        known &= contexts != tf.concat([tf.zeros_like(contexts[:1]), contexts[:-1]], axis=0)
+        known = seen[1:, ..., -1] & (contexts[1:] != contexts[:-1])
         of_unigrams = tf.gather(self.unigrams[1], tf.cast(contexts[:1] - 1, tf.int32))
-        weights = tf.concat([of_unigrams, tf.where(known, weights, 0.0)[1:]], axis=0)
+        weights = tf.concat([of_unigrams, tf.where(known, weights, 0.0)], axis=0)
         result = tf.gather(self.unigrams[0], labels)[:, None]
         for i in range(len(sizes)):
-            result = tf.where(seen[i], found[i], weights[i, ..., None] + result)
+            result = tf.where(seen[i, ..., :-1], found[i], weights[i, ..., None] + result)
         return result
 
-    def _look_up(self, keys: tf.Tensor, value: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns which of the keys [...] there are, and one of their values."""
+    def _look_up(self, keys: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns which of the keys [...] there are, and where their values stand."""
         spread = keys * tf.constant(ngrams.SPREAD - 2**64, tf.int64)
         hashes = tf.bitwise.right_shift(spread, tf.constant(64 - self.bits, tf.int64)) & (2**self.bits - 1)
-        starts = tf.gather(self.starts, hashes)
-        same = tf.gather(self.keys, starts[..., None] + tf.range(self.slots)) == keys[..., None]
-        places = starts + tf.argmax(tf.cast(same, tf.int32), axis=-1, output_type=tf.int32)
-        return tf.reduce_any(same, axis=-1), tf.gather(self.values[value], places)
+        slots = tf.gather(self.starts, hashes)[..., None] + tf.range(self.slots)
+        places = tf.reduce_max(tf.where(tf.gather(self.keys, slots) == keys[..., None], slots, -1), axis=-1)
+        return places >= 0, tf.maximum(places, 0)
 
 
 def _last(keys: tf.Tensor, tokens: int) -> tf.Tensor:
@@ -195,7 +196,7 @@ def _named(names: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def _log_sum(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_logsumexp(tf.stack([first, second]), axis=0)
+    return tf.maximum(first, second) + tf.math.softplus(-tf.abs(first - second))
 
 
 def _flat(x: tf.Tensor) -> tf.Tensor:
