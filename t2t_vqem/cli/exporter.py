@@ -2,6 +2,7 @@
 
     bin/exporter --model_dir=run --output_dir=served
     bin/exporter --model_dir=run --output_dir=served --gin_param='decode.beam_size = 4'
+    bin/exporter --model_dir=run --output_dir=served --gin_param='decode.ctc_candidates = 10' --rerank_model_dir=teacher
     bin/exporter --model_dir=run --output_dir=served --format=ctranslate2       # the model `transformer` alone
 
 saved_model: strings in, strings out; TensorFlow and tensorflow-text run it. ctranslate2: pieces in, pieces out,
@@ -21,7 +22,7 @@ from t2t_vqem.cli import main as cli_main
 
 FORMATS = ("saved_model", "ctranslate2")
 
-flags.define("model_dir", "usr_dir", "data_dir", "gin_param", "checkpoint", "output_dir")
+flags.define("model_dir", "usr_dir", "data_dir", "gin_param", "checkpoint", "output_dir", "rerank_model_dir")
 absl_flags.DEFINE_enum("format", "saved_model", FORMATS, "what to write: saved_model or ctranslate2")
 FLAGS = flags.FLAGS
 
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype=form.dtype)
     run.problem.require_content("text", "bin/exporter")
     flags.require_used()
-    manifest = exporter.export(run, FLAGS.output_dir, form)
+    chooser = {"rerank_model_dir": FLAGS.rerank_model_dir, "usr_dir": FLAGS.usr_dir}
+    manifest = exporter.export(run, FLAGS.output_dir, form, **chooser)
     print(json.dumps({"output_dir": FLAGS.output_dir, **manifest}, ensure_ascii=False))
 
 

@@ -3,6 +3,7 @@
 The chooser reads every candidate in one teacher-forced pass, so that this costs one more parallel call.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -29,9 +30,13 @@ class Scorer(Protocol):
 
 
 class Reranked:
-    """A model whose outputs are those candidates of another that `scorer` finds likeliest a token."""
+    """A model whose outputs are those candidates of another that `scorer` finds likeliest a token.
 
-    def __init__(self, model: Candidates, scorer: Scorer):
+    Attributes:
+      scorer_name: what the scorer is called, if anything.
+    """
+
+    def __init__(self, model: Candidates, scorer: Scorer, scorer_name: str = ""):
         """Both read the same vocabulary.
 
         Raises:
@@ -44,8 +49,13 @@ class Reranked:
                 "reranking needs candidates to choose from: give decode.num_candidates or decode.beam_size, "
                 "say --gin_param='decode.num_candidates = 4', or for nat_ctc and with decode.pool decode.ctc_candidates"
             )
-        self.decoding = model.decoding
+        self.scorer_name = scorer_name
         self._model, self._scorer = model, scorer
+
+    @property
+    def decoding(self) -> search.Settings:
+        """How the candidates are searched for."""
+        return self._model.decoding
 
     def infer(self, features: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Returns "outputs", "candidates", "scores" (the scorer's) and "calls" as the model's own `infer`."""
@@ -64,7 +74,8 @@ def reranked(run: Run, model_dir: str, usr_dir: str | None = None) -> Reranked:
       UserError: no such run, one of another vocabulary, or see `Reranked`.
     """
     scorer = runs.open_run(model_dir, usr_dir=usr_dir)
-    model = Reranked(run.model, scorer.model)
+    name = os.path.basename(os.path.abspath(model_dir))
+    model = Reranked(run.model, scorer.model, f"{name}, step {scorer.step}")
     if scorer.vocabulary.hash != run.vocabulary.hash:
         raise UserError(
             f'the run in "{model_dir}" has another vocabulary than the one it is to rerank; train both on one problem, '

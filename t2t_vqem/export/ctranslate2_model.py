@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from t2t_vqem import files, search
-from t2t_vqem.decoding.translator import one_line
+from t2t_vqem.decoding.translator import InferenceModel, one_line
 from t2t_vqem.errors import UserError
 from t2t_vqem.export.format import Format, Windows
 from t2t_vqem.layers.attention import positions
@@ -47,7 +47,9 @@ class CTranslate2(Format):
                 "pip install ctranslate2 where this package is a checkout"
             )
 
-    def write(self, run: Run, folder: str) -> None:
+    def write(self, run: Run, model: InferenceModel, folder: str) -> None:
+        if model is not run.model:
+            raise UserError("CTranslate2 chooses among no candidates; leave out --rerank_model_dir")
         if type(run.model) is not AutoregressiveTransformer:
             raise UserError(
                 f"CTranslate2 has no model like {run.metadata.model}; only transformer can be exported to it"

@@ -9,7 +9,8 @@ from typing import Any
 from absl import logging
 
 from t2t_vqem import config, files
-from t2t_vqem.decoding.translator import Translator
+from t2t_vqem.decoding import rerank
+from t2t_vqem.decoding.translator import InferenceModel, Translator
 from t2t_vqem.errors import UserError
 from t2t_vqem.export.format import Format, Windows
 from t2t_vqem.models.translation import TranslationModel
@@ -20,25 +21,41 @@ _SAMPLE_LINES = 64
 _ALONE = 3  # lines of the sample that are also translated as batches of their own
 
 
-def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
+def export(
+    run: Run,
+    output_dir: str,
+    form: Format,
+    *,
+    rerank_model_dir: str | None = None,
+    usr_dir: str | None = None,
+) -> dict[str, Any]:
     """Writes the model of `run` to the new folder `output_dir` and returns what its `export.json` says.
+
+    Args:
+      rerank_model_dir: a run that chooses among the candidates, and is exported with the model.
+      usr_dir: as `runs.open_run` takes it.
 
     Raises:
       UserError: the model is no translator, or not of the format's kind; the folder exists and is not empty,
-        or cannot be written; the export translates a line otherwise than the decoder. Nothing is left then.
+        or cannot be written; the run that chooses does not fit; the export translates a line otherwise than the
+        decoder. Nothing is left then.
     """
     if not isinstance(run.model, TranslationModel):
         raise UserError(f"{run.metadata.model} is no translation model; only those can be exported")
     # An export is not compiled for each shape, so what it is compared with must not be either: that rounds otherwise.
     run.model.decoding = dataclasses.replace(run.model.decoding, compile=False)
+    model, chooser = run.model, None
+    if rerank_model_dir:
+        model = rerank.reranked(run, rerank_model_dir, usr_dir)
+        chooser = model.scorer_name
     with files.new_folder(output_dir) as folder:
         logging.info("writing %s of step %d", run.metadata.model, run.step)
-        form.write(run, folder)
+        form.write(run, model, folder)
         windows, origin = sample(run)
         logging.info(
             "comparing its translations of %d lines (%s) with the decoder's", len(windows[0]), origin
         )
-        compare(windows, decode(run, windows), form.translate(run, folder, windows))
+        compare(windows, decode(run, model, windows), form.translate(run, folder, windows))
         manifest = {
             "format": form.name,
             "problem": run.metadata.problem,
@@ -48,6 +65,7 @@ def export(run: Run, output_dir: str, form: Format) -> dict[str, Any]:
             "dtype": run.model.compute_dtype,
             "decode": dataclasses.asdict(run.model.decoding),
             "ngrams": run.ngrams,
+            "reranked_by": chooser,
             "most_source_tokens": run.train_config.boundaries[-1],
             **form.details(run),
             "compared": {"lines": len(windows[0]), "source": origin, "different": 0},
@@ -75,11 +93,11 @@ def sample(run: Run) -> tuple[Windows, str]:
     return [together, *([line] for line in together[:_ALONE])], origin
 
 
-def decode(run: Run, windows: Windows) -> Windows:
-    """Translates as bin/decoder does."""
+def decode(run: Run, model: InferenceModel, windows: Windows) -> Windows:
+    """Translates as bin/decoder does, with the model of `run` or one that chooses for it."""
     trained = run.train_config
     translator = Translator(
-        run.model, run.vocabulary, boundaries=trained.boundaries, batch_tokens=trained.batch_tokens
+        model, run.vocabulary, boundaries=trained.boundaries, batch_tokens=trained.batch_tokens
     )
     return list(translator.translate_windows(windows))
 

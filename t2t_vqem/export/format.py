@@ -3,6 +3,7 @@
 import abc
 from typing import Any
 
+from t2t_vqem.decoding.translator import InferenceModel
 from t2t_vqem.training.runs import Run
 
 Windows = list[list[str]]
@@ -20,8 +21,12 @@ class Format(abc.ABC):
     dtype: str | None = None
 
     @abc.abstractmethod
-    def write(self, run: Run, folder: str) -> None:
-        """Writes the model into `folder`, which is empty. Raises UserError if it is not of this format's kind."""
+    def write(self, run: Run, model: InferenceModel, folder: str) -> None:
+        """Writes what translates into `folder`, which is empty: `model`, the run's or one that chooses for it.
+
+        Raises:
+          UserError: it is not of this format's kind.
+        """
 
     @abc.abstractmethod
     def translate(self, run: Run, folder: str, windows: Windows) -> Windows:

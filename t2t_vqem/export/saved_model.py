@@ -10,11 +10,11 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from t2t_vqem.decoding.translator import rows_by_boundary
+from t2t_vqem.decoding.translator import InferenceModel, rows_by_boundary
 from t2t_vqem.errors import UserError
 from t2t_vqem.export import fresh_process
 from t2t_vqem.export.format import Format, Windows
-from t2t_vqem.models.translation import EOS_ID, TranslationModel
+from t2t_vqem.models.translation import EOS_ID
 from t2t_vqem.problems.vocabulary import Vocabulary
 from t2t_vqem.training.runs import Run
 
@@ -32,10 +32,10 @@ class SavedModel(Format):
 
     name = "saved_model"
 
-    def write(self, run: Run, folder: str) -> None:
+    def write(self, run: Run, model: InferenceModel, folder: str) -> None:
         config = run.train_config
         module = service(
-            run.model, run.vocabulary, boundaries=config.boundaries, batch_tokens=config.batch_tokens
+            model, run.vocabulary, boundaries=config.boundaries, batch_tokens=config.batch_tokens
         )
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # what TensorFlow renames and shards is no news
@@ -63,13 +63,12 @@ class SavedModel(Format):
 
 
 def service(
-    model: TranslationModel, vocabulary: Vocabulary, *, boundaries: Sequence[int], batch_tokens: int
+    model: InferenceModel, vocabulary: Vocabulary, *, boundaries: Sequence[int], batch_tokens: int
 ) -> tf.Module:
     """Returns a module whose `translate` does in a graph what `decoding.translator.Translator` does.
 
     `translate` maps strings [batch] to {"translation": strings [batch], "score": float32 [batch]}, the score
-    being the log probability of what the model wrote (of one candidate alone with CTC: of its path; with n-grams what
-    their search maximises; with pooled latents the same of their mean). A blank line gives an empty one, with score 0.
+    being the first of what the model's `infer` returns. A blank line gives an empty one, with score 0.
     """
     boundaries = sorted(set(boundaries))
     longest = boundaries[-1]

@@ -74,7 +74,7 @@ def test_places_without_a_candidate_stay_last_whatever_the_scorer_thinks():
 
 def test_a_run_of_another_vocabulary_is_refused(monkeypatch):
     run = types.SimpleNamespace(vocabulary=types.SimpleNamespace(hash="one"), model=Writer())
-    other = types.SimpleNamespace(vocabulary=types.SimpleNamespace(hash="two"), model=Counter())
+    other = types.SimpleNamespace(vocabulary=types.SimpleNamespace(hash="two"), model=Counter(), step=9)
     monkeypatch.setattr(rerank.runs, "open_run", lambda model_dir, usr_dir: other)
     with pytest.raises(UserError, match='run in "teacher" has another vocabulary'):
         rerank.reranked(run, "teacher")

@@ -16,7 +16,7 @@ class Constant(Format):
 
     name = "constant"
 
-    def write(self, run, folder):
+    def write(self, run, model, folder):
         with open(os.path.join(folder, "model"), "w", encoding="utf-8") as file:
             file.write("weights")
 

@@ -29,10 +29,10 @@ def test_an_export_of_every_translation_model_gives_the_decoders_text(make_run, 
     if getattr(registry.models.get(name), "content", "text") != "text":
         pytest.skip(f"{name} is no translation model")
     run = make_run(name)
-    saved_model.SavedModel().write(run, str(tmp_path))
+    saved_model.SavedModel().write(run, run.model, str(tmp_path))
     serve = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     windows = [LINES, LINES[:1], LINES[2:4], LINES[4:], []]
-    expected = exporter.decode(run, windows)
+    expected = exporter.decode(run, run.model, windows)
     for window, texts in zip(windows, expected, strict=True):
         found = serve(text=tf.constant(window, tf.string))
         assert [text.decode() for text in found["translation"].numpy()] == texts
@@ -47,23 +47,23 @@ def test_an_export_of_every_translation_model_gives_the_decoders_text(make_run, 
 
 def test_decode_settings_are_part_of_it(make_run):
     run = make_run("transformer")
-    greedy = exporter.decode(run, [LINES])
+    greedy = exporter.decode(run, run.model, [LINES])
     run.model.decoding = search.Settings(beam_size=3)
     service = saved_model.service(run.model, run.vocabulary, boundaries=(6, 12, 20), batch_tokens=40)
     found = [text.decode() for text in service.translate(tf.constant(LINES))["translation"].numpy()]
-    assert [found] == exporter.decode(run, [LINES]) != greedy
+    assert [found] == exporter.decode(run, run.model, [LINES]) != greedy
 
 
 def test_ngrams_are_part_of_it(make_run, tmp_path):
     run = make_run("nat_ctc")
-    plain = exporter.decode(run, [LINES])
+    plain = exporter.decode(run, run.model, [LINES])
     text = run.vocabulary.encode(["A red snow .", "gives the dogs a Lehrer"])
     run.model.language_model = LanguageModel(ngrams.count(text, run.vocabulary.size, run.vocabulary.hash))
     run.model.decoding = search.Settings(lm_weight=3.0, blank_penalty=1.0)
-    saved_model.SavedModel().write(run, str(tmp_path))
+    saved_model.SavedModel().write(run, run.model, str(tmp_path))
     serve = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     found = [text.decode() for text in serve(text=tf.constant(LINES))["translation"].numpy()]
-    assert [found] == exporter.decode(run, [LINES]) != plain
+    assert [found] == exporter.decode(run, run.model, [LINES]) != plain
 
 
 def test_the_score_is_the_log_probability_of_the_translation(make_run):
