@@ -18,6 +18,7 @@ from t2t_vqem.layers.transformer import Transformer
 from t2t_vqem.models.latent_predictor import LatentPredictor
 from t2t_vqem.models.model import Features, ModelOutput
 from t2t_vqem.models.translation import (
+    FEW_SHARES,
     PAD_ID,
     TranslationModel,
     at_length,
@@ -206,18 +207,26 @@ class LatentNAT(TranslationModel):
         codes = tf.reshape(codes, [batch, number, most, self.slots])
         codes = tf.where(code_mask[..., None], codes, 0)
         memory, memory_mask = (tf.repeat(x, number, axis=0) for x in (memory, memory_mask))
-        of_a_latent = 0 if self.ctc_from_source else self.group * self.places
         pooled = found.scores > search.IMPOSSIBLE if self.decoding.pool else None
 
-        def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def start(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             rows = [batch * number, length]
             own, mask = tf.reshape(codes[:, :, :length], [*rows, self.slots]), code_mask[:, :, :length]
-            outputs, scores = self.decode_codes(
-                own, tf.reshape(mask, rows), memory, memory_mask, all_paths=written > 1, pooled=pooled
-            )
-            return tf.pad(outputs, [[0, 0], [0, 0], [0, (most - length) * of_a_latent]]), scores
+            embedded = self.bottleneck.embed(own)
+            return self._start(embedded, tf.reshape(mask, rows), memory, memory_mask, None)
 
-        outputs, scores = at_length(decode, lengths, most)
+        def read(hidden: tf.Tensor, hidden_mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            how = {"all_paths": written > 1, "pooled": pooled}
+            return self._read(hidden, hidden_mask, memory, memory_mask, **how)
+
+        def decode(length: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            outputs, scores = read(*start(length))
+            return tf.pad(outputs, [[0, 0], [0, 0], [0, (most - length) * self.group * self.places]]), scores
+
+        if self.ctc_from_source:  # its places are as many whatever was found, so that one decoder does
+            outputs, scores = read(*at_length(start, lengths, most, FEW_SHARES))
+        else:
+            outputs, scores = at_length(decode, lengths, most)
         outputs = tf.reshape(outputs, [batch, written, outputs.shape[2] or tf.shape(outputs)[2]])
         scores = tf.reshape(scores, [batch, written])
         if pooled is None:
@@ -239,26 +248,32 @@ class LatentNAT(TranslationModel):
         return {"outputs": outputs[:, 0], "codes": latents.codes, "code_mask": code_mask}
 
     def decode_codes(
+        self, codes: tf.Tensor, code_mask: tf.Tensor, memory: tf.Tensor, memory_mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probabilities.
+
+        Tokens are int32 [batch, outputs, latents * 2^n_c * places], or [batch, outputs, source * places] with
+        `ctc_from_source`, pad after the first eos; there is one output, and its log probability [batch, outputs] is
+        summed up to that eos. With CTC outputs and scores are those of `likeliest_labels`.
+        """
+        hidden, hidden_mask = self._start(self.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
+        return self._read(hidden, hidden_mask, memory, memory_mask)
+
+    def _read(
         self,
-        codes: tf.Tensor,
-        code_mask: tf.Tensor,
+        hidden: tf.Tensor,
+        hidden_mask: tf.Tensor,
         memory: tf.Tensor,
         memory_mask: tf.Tensor,
         *,
         all_paths: bool = False,
         pooled: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the likeliest tokens given `codes` [batch, latents, slots], and their log probabilities.
-
-        Tokens are int32 [batch, outputs, latents * 2^n_c * places], or [batch, outputs, source * places] with
-        `ctc_from_source`, pad after the first eos; there is one output, and its log probability [batch, outputs] is
-        summed up to that eos. With CTC outputs and scores are those of `likeliest_labels`, as `all_paths` is.
+        """Returns what `decode_codes` does, of what `_start` made of the codes; `all_paths` as in `likeliest_labels`.
 
         With `pooled`, bool [batch / n, n], each n rows are of one source and are read as one, made of those that it
         names: off the mean of the states at each place, whose logits give the geometric mean of what each row's say.
         """
-        quantized = self.bottleneck.embed(codes)
-        hidden, hidden_mask = self._start(quantized, code_mask, memory, memory_mask, None)
         logits = tf.cast(self._decode(hidden, hidden_mask, memory, memory_mask, None, pooled), tf.float32)
         if pooled is not None:
             hidden_mask = hidden_mask[:: pooled.shape[1]]
@@ -374,7 +389,7 @@ class LatentNAT(TranslationModel):
         training: Training | None,
         pooled: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Returns logits [batch, places, vocab], `pooled` as in `decode_codes`."""
+        """Returns logits [batch, places, vocab], `pooled` as in `_read`."""
         x = self.tokens.placed(hidden, training)
         x = self.decoder(x, mask=hidden_mask, memory=memory, memory_mask=memory_mask, training=training)
         if pooled is not None:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import tensorflow as tf
@@ -22,6 +22,7 @@ PAD_ID, EOS_ID = 0, 1
 T = TypeVar("T")
 
 _SHARES = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)  # of the greatest length, as outputs are decoded
+FEW_SHARES = (0.5, 1.0)  # where little is computed at each length, for each is compiled
 
 
 class TranslationModel(Model):
@@ -160,17 +161,22 @@ class TranslationModel(Model):
         return tf.reshape(nll, tf.shape(targets)), tf.reshape(correct, tf.shape(targets))
 
 
-def at_length(decode: Callable[[int | tf.Tensor], T], needed: tf.Tensor, longest: int | tf.Tensor) -> T:
+def at_length(
+    decode: Callable[[int | tf.Tensor], T],
+    needed: tf.Tensor,
+    longest: int | tf.Tensor,
+    shares: Sequence[float] = _SHARES,
+) -> T:
     """Returns `decode(length)` for a length of at least `needed` [...] and at most `longest`.
 
-    Where `longest` is a number, `decode` is traced for a few static lengths, the least of which that will do is
-    chosen in the graph: what XLA compiles has no other way not to compute on padding. The results of all
-    must have one shape.
+    Where `longest` is a number, `decode` is traced for a few static lengths, `shares` of it, the least of which that
+    will do is chosen in the graph: what XLA compiles has no other way not to compute on padding. The results of
+    all must have one shape.
     """
     needed = tf.reduce_max(needed)
     if not isinstance(longest, int):
         return decode(needed)
-    lengths = sorted({math.ceil(longest * share) for share in _SHARES})
+    lengths = sorted({math.ceil(longest * share) for share in shares})
     place = tf.reduce_sum(tf.cast(needed > tf.constant(lengths[:-1], tf.int32), tf.int32))
     return tf.switch_case(place, [functools.partial(decode, length) for length in lengths])
 

@@ -26,6 +26,8 @@ SMALL = {
     "decoder_layers": 1,
     "dropout": 0.0,
 }
+FROM_SOURCE = {"ctc_places": 2, "ctc_from_source": True, "reveal": 0.0}
+SHORT = {"max_length_ratio": 0.5}  # of four lengths, each of which is compiled, instead of six
 
 
 def make(**overrides):
@@ -174,9 +176,6 @@ def test_ctc_outputs_are_the_likeliest_path_without_repeats_and_blanks(features)
         labels = [label for label, _ in itertools.groupby(path[: latents * 12]) if label]
         labels = labels[: labels.index(1) + 1] if 1 in labels else labels
         np.testing.assert_array_equal(np.trim_zeros(output), labels)
-
-
-FROM_SOURCE = {"ctc_places": 2, "ctc_from_source": True, "reveal": 0.0}
 
 
 def test_ctc_places_of_the_source_cannot_express_all_targets(features):
@@ -397,13 +396,12 @@ def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparam
     give_birth(model)
     model.decoding = search.Settings(temperature=1.0, num_candidates=3, blank_penalty=0.1, length_penalty=0.0)
     found = {}
-    decode_codes, find = model.decode_codes, model.predictor.find
+    read, find = model._read, model.predictor.find
 
-    def spied(codes, code_mask, memory, memory_mask, **how):
-        hidden = model._start(model.bottleneck.embed(codes), code_mask, memory, memory_mask, None)
-        found["frames"], found["logits"] = hidden[1], model._decode(*hidden, memory, memory_mask, None)
-        found["outputs"], scores = decode_codes(codes, code_mask, memory, memory_mask, **how)
-        found["of paths"] = decode_codes(codes, code_mask, memory, memory_mask)[1]
+    def spied(*given, **how):
+        found["frames"], found["logits"] = given[1], model._decode(*given, None)
+        found["outputs"], scores = read(*given, **how)
+        found["of paths"] = read(*given)[1]
         return found["outputs"], scores
 
     def searched(*args):
@@ -411,7 +409,7 @@ def test_ctc_candidates_are_ranked_by_all_paths_to_their_tokens(features, hparam
         found["latents"] = result.scores
         return result
 
-    model.decode_codes, model.predictor.find = spied, searched
+    model._read, model.predictor.find = spied, searched
     result = model.infer({"inputs": features["inputs"]})
     expected = []
     for row, output in enumerate(found["outputs"][:, 0].numpy()):
@@ -497,7 +495,7 @@ def test_ngrams_count_in_what_is_written_and_in_its_rank(features, hparams, lang
     labels, found, said = prefix_search(logits, hidden[1], language_model, **how)
     np.testing.assert_array_equal(tokens, labels)
     np.testing.assert_allclose(scores, found, rtol=1e-4)
-    of_all_paths = model.decode_codes(*given, all_paths=True)[1]
+    of_all_paths = model._read(*hidden, *given[2:], all_paths=True)[1]
     nll, _ = ctc_loss(logits, labels[:, 0], tf.math.count_nonzero(hidden[1], axis=1, dtype=tf.int32))
     np.testing.assert_allclose(of_all_paths, said - nll[:, None], rtol=1e-4)
     model.decoding = plain
@@ -564,12 +562,12 @@ def test_ctc_candidates_without_a_latent_are_empty(features):
 @pytest.mark.parametrize(
     ("settings", "hparams"),
     [
-        ({}, {}),
-        ({"beam_size": 2, "num_candidates": 3}, {}),
+        ({}, SHORT),
+        ({"beam_size": 2, "num_candidates": 3}, SHORT),
         ({}, FROM_SOURCE),
         ({"beam_size": 2}, FROM_SOURCE),
         ({"beam_size": 3, "pool": True}, FROM_SOURCE),
-        ({"lm_weight": 0.5, "ctc_beam_size": 3, "ctc_candidates": 2}, {"ctc_places": 2}),
+        ({"lm_weight": 0.5, "ctc_beam_size": 3, "ctc_candidates": 2}, SHORT | {"ctc_places": 2}),
     ],
     ids=[
         "greedy",
