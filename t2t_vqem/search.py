@@ -77,6 +77,7 @@ class Settings:
             value = getattr(self, name)
             holds = is_number(value) and 0 <= value < 100
             require(holds, f"decode.{name}", value, "a number of at least 0 and below 100")
+            object.__setattr__(self, name, float(value))  # 2 and 2.0 are one search, and are called so
         require(
             is_number(self.top_p) and 0 < self.top_p <= 1, "decode.top_p", self.top_p, "above 0, at most 1"
         )

@@ -194,6 +194,11 @@ def test_a_bad_setting_is_named(settings, name):
 def test_settings_are_named_by_what_differs_from_greedy_search():
     assert str(search.Settings(compile=True)) == ""
     assert str(search.Settings(length_penalty=0.6, beam_size=4)) == "beam_size=4, length_penalty=0.6"
+    assert (
+        str(search.Settings(length_penalty=2))
+        == str(search.Settings(length_penalty=2.0))
+        == "length_penalty=2.0"
+    )
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.6, 1.0])
