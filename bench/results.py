@@ -4,8 +4,8 @@
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- comparison: FILE --> (or curve, table1, penalties, rescored, train_step,
-decode, bottleneck, figure3, cifar10) and <!-- end -->. It needs no TensorFlow.
+docs/results.md that stands between <!-- comparison: FILE --> (or curve, table1, paper, penalties, rescored,
+train_step, decode, bottleneck, figure3, cifar10) and <!-- end -->. It needs no TensorFlow.
 """
 
 import argparse
