@@ -196,6 +196,8 @@ def paper(rows: list[dict]) -> str:
     splits = _splits(found)
     lines = _head(["the paper", "newstest2014", "here", "search", "seeds", *splits])
     for system, bleu, name, searched in _PAPER:
+        if (name, searched) not in found:
+            raise ValueError(f"no row {name!r} was searched with {searched}")
         by_split = found[name, searched]
         told = [system or "–", str(bleu or "–"), name, searched, str(len(by_split[splits[0]]))]
         means = (statistics.mean(values["bleu"] for values in by_split[split]) for split in splits)

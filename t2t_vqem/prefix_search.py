@@ -1,4 +1,4 @@
-"""CTC's prefix search with n-grams: which labels are likely by the places and by each other (arXiv 1408.2873).
+"""CTC's prefix search (arXiv 1408.2873): which labels are likely by the places and, with n-grams, by each other.
 
 At each place every kept beginning of an output goes on with a label, or stays as it is by a blank or a repeat, and the
 paths to equal beginnings are summed. A new label also weighs what the n-grams say of it after the labels before it, of

@@ -42,13 +42,14 @@ class Settings:
       top_p: samples come from the likeliest classes that hold this share of the mass (Holtzman et al. 2020).
       blank_penalty: nats that a blank of CTC costs at every place, for outputs come out too short without it.
       lm_weight: how much a token's log probability after the tokens before it, by the n-grams that bin/ngrams counted,
-        counts beside CTC's; 0 takes CTC's likeliest path.
+        counts beside CTC's; 0 takes CTC's likeliest path, if one output is wanted.
       ctc_candidates: outputs that are read off each row of CTC's places, the best of a search over beginnings; with
-        latents, off those of every candidate, or once where they are pooled.
+        latents, off those of every candidate, or once where they are pooled. They are for a reranker: without one they
+        are ranked as all candidates are, by the log probability of all their paths, where blanks cost nothing.
       ctc_beam_size: beginnings of an output that this search keeps at each place, where n-grams count or several
         outputs are wanted.
-      pool: whether one output is read off the mean of what the decoder makes of every candidate's latents, where its
-        places are the source's, instead of one off each of them.
+      pool: whether outputs are read off the mean of what the decoder makes of every candidate's latents, where its
+        places are the source's, instead of off each of them.
       seed: of the samples, which depend on it and on the source line alone.
       compile: whether XLA compiles inference for each shape of batch, as many as the system's mappings of memory
         suffice for: seconds each, then about twice as fast.
@@ -127,7 +128,7 @@ class Settings:
 
     @property
     def outputs(self) -> int:
-        """How many of them there are to choose from in the end."""
+        """How many outputs there are to choose from in the end."""
         return (1 if self.pool else self.candidates) * self.ctc_candidates
 
     @property

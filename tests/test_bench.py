@@ -113,6 +113,11 @@ def test_what_writes_blanks_is_shown_with_the_penalty_that_the_first_split_prefe
     ]
 
 
+def test_a_row_that_the_papers_table_misses_is_named():
+    with pytest.raises(ValueError, match="no row 'transformer' was searched with beam_size=4"):
+        tables.paper([])
+
+
 def test_a_run_of_the_papers_table_is_searched_once_for_each_of_its_searches(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(runs, "command", lambda name, *words, **flags: calls.append((name, words, flags)))

@@ -62,7 +62,8 @@ _DEFINITIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "rerank_model_dir": (
         absl_flags.DEFINE_string,
         None,
-        "a run of transformer that chooses among the candidates of decode.num_candidates or decode.beam_size",
+        "a run of transformer that chooses among the candidates of decode.num_candidates, decode.beam_size or "
+        "decode.ctc_candidates",
     ),
     "prior_model_dir": (
         absl_flags.DEFINE_string,

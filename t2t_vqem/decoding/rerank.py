@@ -47,7 +47,7 @@ class Reranked:
         if model.decoding.outputs < 2:
             raise UserError(
                 "reranking needs candidates to choose from: give decode.num_candidates or decode.beam_size, "
-                "say --gin_param='decode.num_candidates = 4', or for nat_ctc and with decode.pool decode.ctc_candidates"
+                "say --gin_param='decode.num_candidates = 4', or where CTC writes decode.ctc_candidates"
             )
         self.scorer_name = scorer_name
         self._model, self._scorer = model, scorer

@@ -34,7 +34,7 @@ def one_line(text: str) -> str:
 
 
 def rows_per_line(model: InferenceModel) -> int:
-    """Returns how many rows of a batch the model makes of each line: those of its search or of its candidates."""
+    """Returns how many rows of a batch the model makes of each line: of its search, its candidates or its outputs."""
     decoding = getattr(model, "decoding", None)
     return max(decoding.width, decoding.candidates, decoding.outputs) if decoding else 1
 

@@ -39,6 +39,7 @@ class CTranslate2(Format):
 
     name = "ctranslate2"
     dtype = "float32"
+    chooses = False
 
     def __init__(self):
         if ctranslate2 is None:
@@ -48,8 +49,6 @@ class CTranslate2(Format):
             )
 
     def write(self, run: Run, model: InferenceModel, folder: str) -> None:
-        if model is not run.model:
-            raise UserError("CTranslate2 chooses among no candidates; leave out --rerank_model_dir")
         if type(run.model) is not AutoregressiveTransformer:
             raise UserError(
                 f"CTranslate2 has no model like {run.metadata.model}; only transformer can be exported to it"

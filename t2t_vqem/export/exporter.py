@@ -42,6 +42,10 @@ def export(
     """
     if not isinstance(run.model, TranslationModel):
         raise UserError(f"{run.metadata.model} is no translation model; only those can be exported")
+    if rerank_model_dir and not form.chooses:
+        raise UserError(
+            f"{form.name} has nothing that chooses among candidates; leave out --rerank_model_dir"
+        )
     # An export is not compiled for each shape, so what it is compared with must not be either: that rounds otherwise.
     run.model.decoding = dataclasses.replace(run.model.decoding, compile=False)
     model, chooser = run.model, None

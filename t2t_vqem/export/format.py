@@ -15,10 +15,12 @@ class Format(abc.ABC):
     Attributes:
       name: what --format calls it.
       dtype: that the run must be opened in; None leaves it its own.
+      chooses: whether a run that chooses among candidates can be part of it.
     """
 
     name: str
     dtype: str | None = None
+    chooses: bool = True
 
     @abc.abstractmethod
     def write(self, run: Run, model: InferenceModel, folder: str) -> None:

@@ -12,7 +12,9 @@ BLANK = 0
 _NEVER = -1e9
 
 
-def ctc_loss(logits: tf.Tensor, labels: tf.Tensor, frames: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def ctc_loss(
+    logits: tf.Tensor, labels: tf.Tensor, frames: tf.Tensor, outputs: int = 1
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns -log P(labels), the sum over all their paths, and whether they have a path at all.
 
     The forward algorithm in log space: a loop over time of a few small operations, vectorised over batch and
@@ -20,18 +22,23 @@ def ctc_loss(logits: tf.Tensor, labels: tf.Tensor, frames: tf.Tensor) -> tuple[t
 
     Args:
       logits: [batch, time, classes].
-      labels: int32 [batch, length], padded with 0.
+      labels: int32 [batch * outputs, length], padded with 0.
       frames: int32 [batch], how many of the frames are real.
+      outputs: rows of labels for each row of logits, one after the other.
 
     Returns:
-      (float32 [batch] in nats, 0 where no path exists; bool [batch], False there.)
+      (float32 [batch * outputs] in nats, 0 where no path exists; bool [batch * outputs], False there.)
     """
     shape, length = tf.shape(logits), tf.shape(labels)[1]
+    frames = tf.repeat(frames, outputs) if outputs > 1 else frames
+    rows = shape[0] * outputs
     ids = tf.pad(labels, [[0, 0], [1, 0]], constant_values=BLANK)  # the blank's column comes first
-    ids = tf.broadcast_to(ids[:, None], [shape[0], shape[1], length + 1])
-    flat_ids = tf.reshape(ids, [-1, length + 1])
+    ids = tf.reshape(ids, [shape[0], 1, outputs * (length + 1)])
+    ids = tf.broadcast_to(ids, [shape[0], shape[1], outputs * (length + 1)])
+    flat_ids = tf.reshape(ids, [-1, outputs * (length + 1)])
     flat = _log_probabilities(tf.reshape(logits, [-1, logits.shape[-1]]), flat_ids)
     emitted = tf.transpose(tf.reshape(flat, tf.shape(ids)), [1, 0, 2])
+    emitted = tf.reshape(emitted, [shape[1], rows, length + 1])
     # A label may follow its predecessor without a blank between unless the two are equal.
     differs = tf.pad(labels[:, 1:] != labels[:, :-1], [[0, 0], [1, 0]], constant_values=True)
 
@@ -46,8 +53,8 @@ def ctc_loss(logits: tf.Tensor, labels: tf.Tensor, frames: tf.Tensor) -> tuple[t
         return tf.where(real, to_blank, at_blank), tf.where(real, to_label, at_label)
 
     # at_blank[:, i] and at_label[:, i]: log P(i labels, then a blank), log P(i + 1 labels, the last just now).
-    nothing = tf.broadcast_to(tf.where(tf.range(length + 1) == 0, 0.0, _NEVER), [shape[0], length + 1])
-    start = (nothing, tf.fill([shape[0], length], _NEVER))
+    nothing = tf.broadcast_to(tf.where(tf.range(length + 1) == 0, 0.0, _NEVER), [rows, length + 1])
+    start = (nothing, tf.fill([rows, length], _NEVER))
     at_blank, at_label = tf.foldl(step, (tf.range(shape[1]), emitted), start)
     count = tf.math.count_nonzero(labels, axis=1, dtype=tf.int32)
     ends = (tf.gather(x, count, batch_dims=1) for x in (at_blank, _shifted(at_label)))

@@ -233,9 +233,8 @@ class LatentNAT(TranslationModel):
             scores += tf.repeat(found.scores, self.decoding.ctc_candidates, axis=1)
         else:
             codes, code_mask = codes[:, :1], code_mask[:, :1]
-        read = {"codes": codes, "code_mask": code_mask}
-        read = {name: tf.repeat(x, self.decoding.ctc_candidates, axis=1) for name, x in read.items()}
-        best = search.best_of(outputs, scores, self.decoding, **read)
+        codes, code_mask = (tf.repeat(x, self.decoding.ctc_candidates, axis=1) for x in (codes, code_mask))
+        best = search.best_of(outputs, scores, self.decoding, codes=codes, code_mask=code_mask)
         return best | {"calls": found.steps + 1}
 
     def reconstruct(self, features: Features) -> Features:

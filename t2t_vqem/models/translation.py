@@ -145,9 +145,9 @@ class TranslationModel(Model):
 
     def _log_likelihoods(self, logits: tf.Tensor, mask: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Returns log P [batch, outputs] of `labels` [batch, outputs, length], summed over their paths."""
-        outputs, shape = self.decoding.ctc_candidates, tf.shape(labels)
-        each, frames = (tf.repeat(x, outputs, axis=0) for x in (logits, count_real(mask)))
-        nats, _ = ctc_loss(each, tf.reshape(labels, [-1, shape[2]]), frames)
+        shape = tf.shape(labels)
+        rows = tf.reshape(labels, [shape[0] * shape[1], shape[2]])
+        nats, _ = ctc_loss(logits, rows, count_real(mask), self.decoding.ctc_candidates)
         return tf.reshape(-nats, shape[:2])
 
     def token_losses(

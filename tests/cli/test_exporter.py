@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -74,11 +75,19 @@ def test_what_chooses_among_candidates_is_part_of_it(call, model_dir, teacher_di
     told = json.loads(done.out.splitlines()[-1])
     assert told["reranked_by"] == f"{os.path.basename(teacher_dir)}, step 9"
     serve = tf.saved_model.load(str(tmp_path / "out")).signatures["serving_default"]
-    found = [text.decode() for text in serve(text=tf.constant(lines))["translation"].numpy()]
-    decoded = [
-        call(decoder, *how, f"--input={tmp_path / 'in'}").out.split("\n")[:-1] for how in (flags, plain)
-    ]
-    assert decoded[0] == found != decoded[1]
+    served = serve(text=tf.constant(lines))
+
+    def first_candidates(*how):
+        """Returns the scores and texts of the best candidates, one a line."""
+        printed = call(decoder, *how, f"--input={tmp_path / 'in'}", "--candidates").out.splitlines()
+        best = {number: (score, text) for number, score, text in (line.split("\t") for line in printed[::-1])}
+        return zip(*(best[str(number)] for number in range(1, len(lines) + 1)), strict=True)
+
+    scores, texts = first_candidates(*flags)
+    assert [text.decode() for text in served["translation"].numpy()] == list(texts)
+    np.testing.assert_allclose(served["score"], [float(score) for score in scores], rtol=1e-2)
+    own, _ = first_candidates(*plain)
+    assert all(score != other for score, other in zip(scores, own, strict=True))  # they are the chooser's
 
 
 def one_line_error(done, *words):
@@ -102,10 +111,9 @@ def test_what_users_do_wrong(call, copy_run, model_dir, teacher_dir, tmp_path):
     )
     chosen = f"--rerank_model_dir={teacher_dir}"
     one_line_error(call(exporter, run, out, chosen), "needs candidates", "decode.beam_size")
-    candidates = "--gin_param=decode.beam_size = 2"
     teacher = f"--model_dir={teacher_dir}"
     one_line_error(
-        call(exporter, teacher, out, chosen, candidates, "--format=ctranslate2"),
+        call(exporter, teacher, out, chosen, "--format=ctranslate2"),
         "leave out --rerank_model_dir",
     )
     assert os.listdir(tmp_path) == []

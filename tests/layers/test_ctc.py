@@ -55,6 +55,18 @@ def test_the_loss_and_its_gradient_are_those_of_tensorflow():
     np.testing.assert_allclose(gradient, tape.gradient(total, logits), atol=1e-5)
 
 
+def test_several_outputs_read_the_same_frames():
+    draw = np.random.default_rng(4)
+    logits = tf.constant(draw.normal(size=[2, 6, 5]), tf.float32)
+    labels = tf.constant([[1, 2, 0], [3, 0, 0], [2, 2, 4], [4, 1, 0]])
+    frames = tf.constant([6, 4])
+    found, expressible = ctc_loss(logits, labels, frames, outputs=2)
+    repeated = tf.repeat(logits, 2, axis=0), labels, tf.repeat(frames, 2)
+    expected, _ = ctc_loss(*repeated)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.all(expressible)
+
+
 def test_labels_that_no_path_expresses_cost_nothing_and_move_nothing():
     np.testing.assert_array_equal(frames_needed(tf.constant(LABELS)), [2, 3, 5, 1, 0, 3, 0])
     nll, expressible, gradient = value_and_gradient(tf.constant(LOGITS), frames=FRAMES - 2)

@@ -308,10 +308,12 @@ def test_a_bad_hparam_is_named(name, hparam, value):
         registry.models.get(name)(VOCAB, **SMALL | {hparam: value})
 
 
-@pytest.mark.parametrize(("name", "lm_weight"), [("nat", 0.0), ("nat_ctc", 0.0), ("nat_ctc", 0.5)])
-def test_a_compiled_inference_of_static_shape_finds_the_same(name, lm_weight, language_model):
+@pytest.mark.parametrize(
+    ("name", "settings"), [("nat", {}), ("nat_ctc", {}), ("nat_ctc", {"lm_weight": 0.5, "ctc_candidates": 3})]
+)
+def test_a_compiled_inference_of_static_shape_finds_the_same(name, settings, language_model):
     model = make(name)
-    model.decoding, model.language_model = search.Settings(lm_weight=lm_weight), language_model
+    model.decoding, model.language_model = search.Settings(**settings), language_model
     inputs = tf.constant([[5, 6, 7, 1, 0], [8, 1, 0, 0, 0]])
     signature = [tf.TensorSpec([None, None], tf.int32)]
     plain = tf.function(lambda ids: model.infer({"inputs": ids}), input_signature=signature)(inputs)

@@ -112,12 +112,15 @@ def test_a_wide_beam_finds_the_best_of_all_short_outputs():
     np.testing.assert_array_equal(found["candidates"][0, :, :3], best)
 
 
-@pytest.mark.parametrize("setting", ["blank_penalty", "lm_weight"])
-def test_settings_of_ctc_are_refused(features, setting):
+@pytest.mark.parametrize(
+    ("setting", "value", "without"),
+    [("blank_penalty", 0.5, 0), ("lm_weight", 0.5, 0), ("ctc_candidates", 2, 1)],
+)
+def test_settings_of_ctc_are_refused(features, setting, value, without):
     model = make()
-    model.decoding = search.Settings(**{setting: 0.5})
+    model.decoding = search.Settings(**{setting: value})
     with pytest.raises(
-        UserError, match=rf"transformer writes no blanks .*decode.{setting} must be 0, not 0.5"
+        UserError, match=rf"transformer writes no blanks .*decode.{setting} must be {without}, not {value}"
     ):
         model.infer({"inputs": features["inputs"]})
 
