@@ -21,13 +21,13 @@ ROWS_FILES = {"multi30k_ende": "table1.json", "tatoeba_ende": "table1_tatoeba.js
 _BEAM = {"beam_size": 10}
 _FEWER_BLANKS = tuple(Search({"blank_penalty": penalty}) for penalty in (0.5, 1.0))  # val chooses
 _N_GRAMS = Search({"blank_penalty": 2.0, "lm_weight": 0.3})  # val chose both
-CTC_ONE_PASS = (*_FEWER_BLANKS, _N_GRAMS)
+_CTC_ONE_PASS = (*_FEWER_BLANKS, _N_GRAMS)
 _TEN_OUTPUTS = tuple(
     Search(search.bindings | {"ctc_candidates": 10}, True) for search in (_FEWER_BLANKS[0], _N_GRAMS)
 )
-NAT_CTC_SEARCHES = CTC_ONE_PASS + _TEN_OUTPUTS
-CTC_SEARCHES = CTC_ONE_PASS + tuple(
-    Search(_BEAM | search.bindings, reranked) for search in CTC_ONE_PASS for reranked in (False, True)
+NAT_CTC_SEARCHES = _CTC_ONE_PASS + _TEN_OUTPUTS
+_CTC_SEARCHES = _CTC_ONE_PASS + tuple(
+    Search(_BEAM | search.bindings, reranked) for search in _CTC_ONE_PASS for reranked in (False, True)
 )
 
 
@@ -35,13 +35,13 @@ def _pooled(latents: dict[str, object], search: Search) -> Search:
     return Search(latents | search.bindings | {"pool": True}, search.reranked)
 
 
-FROM_SOURCE_SEARCHES = (  # places of the source can be pooled
-    *CTC_SEARCHES,
-    *(_pooled({"beam_size": 5}, search) for search in CTC_ONE_PASS),
+_FROM_SOURCE_SEARCHES = (  # places of the source can be pooled
+    *_CTC_SEARCHES,
+    *(_pooled({"beam_size": 5}, search) for search in _CTC_ONE_PASS),
     _pooled({"num_candidates": 10, "temperature": 1.0}, _N_GRAMS),
 )
 PRIOR_SEARCHES = (
-    *FROM_SOURCE_SEARCHES,
+    *_FROM_SOURCE_SEARCHES,
     *_TEN_OUTPUTS,
     *(_pooled({"beam_size": 5}, search) for search in _TEN_OUTPUTS),
 )
@@ -79,12 +79,12 @@ ROWS = {
     "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent(
         _SOFT_10 | {"latent_nat.num_compress_steps": 4}, distilled=True
     ),
-    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, CTC_SEARCHES, distilled=True),
+    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, _CTC_SEARCHES, distilled=True),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
-        _GUESSED, FROM_SOURCE_SEARCHES, distilled=True
+        _GUESSED, _FROM_SOURCE_SEARCHES, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes": _latent(
-        _FEW_CODES, FROM_SOURCE_SEARCHES, distilled=True
+        _FEW_CODES, _FROM_SOURCE_SEARCHES, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
         _FEW_CODES | {"latent_nat.prior_weight": 1.0},
@@ -96,7 +96,7 @@ ROWS = {
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior thrice": _latent(
         _FEW_CODES | {"latent_nat.prior_weight": 3.0},
         (
-            *CTC_ONE_PASS,
+            *_CTC_ONE_PASS,
             Search(_BEAM | _N_GRAMS.bindings, True),
             *(_pooled({"beam_size": 5}, search) for search in (_N_GRAMS, *_TEN_OUTPUTS)),
         ),

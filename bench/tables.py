@@ -5,36 +5,10 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping
 
-from bench import runs
+from bench import paper_figures, runs
 
 _WITHOUT_TEMPERATURE = ("hard EM", "gradient VQ")  # whose softness is that of a posterior they never use
 _GREEDY, _PENALTY = "greedy", "blank_penalty"
-
-_SOFT = "latent_nat, soft EM, m = 10, distilled"
-_PRIOR = f"{_SOFT}, CTC from the source, guessed, few codes, prior"
-_N_GRAMS = "blank_penalty=2.0, lm_weight=0.3"
-_TEN = f"{_N_GRAMS}, ctc_candidates=10"
-_RERANKED = f"reranked by {runs.RERANKER}_0"
-# A system of arXiv 1805.11063, Table 1, its BLEU on newstest2014, and the row and search of bench/table1.py.
-_PAPER = (
-    ("Transformer, beam of 4", 28.1, runs.RERANKER, "beam_size=4"),
-    ("Transformer, greedy", 27.0, runs.RERANKER, _GREEDY),
-    (None, None, "transformer, 6 and 1 layers", _GREEDY),
-    ("NAT, distilled (Gu et al.)", 17.7, "nat, distilled", _GREEDY),
-    ("the same, 10 reranked", 18.7, "nat, distilled", f"num_candidates=10, {_RERANKED}"),
-    ("hard EM, n_c = 3", 21.4, "latent_nat, hard EM", _GREEDY),
-    ("soft EM, m = 5, n_c = 3", 22.4, "latent_nat, soft EM, m = 5", _GREEDY),
-    ("hard EM, distilled, n_c = 3", 26.4, "latent_nat, hard EM, distilled", _GREEDY),
-    ("soft EM, m = 10, distilled, n_c = 3", 26.7, _SOFT, _GREEDY),
-    (None, None, f"{_SOFT}, n_c = 3", _GREEDY),
-    ("soft EM, m = 10, distilled, n_c = 4", 25.4, f"{_SOFT}, n_c = 4", _GREEDY),
-    (None, None, "nat_ctc, distilled", "blank_penalty=0.5"),
-    (None, None, "nat_ctc, distilled", _N_GRAMS),
-    (None, None, "nat_ctc, distilled", f"{_TEN}, {_RERANKED}"),
-    (None, None, _PRIOR, "blank_penalty=0.5"),
-    (None, None, _PRIOR, f"beam_size=5, {_N_GRAMS}, pool=True"),
-    (None, None, _PRIOR, f"beam_size=5, {_TEN}, pool=True, {_RERANKED}"),
-)
 
 
 def _line(cells: Iterable[str]) -> str:
@@ -195,7 +169,7 @@ def paper(rows: list[dict]) -> str:
     found = _searched(rows)
     splits = _splits(found)
     lines = _head(["the paper", "newstest2014", "here", "search", "seeds", *splits])
-    for system, bleu, name, searched in _PAPER:
+    for system, bleu, name, searched in paper_figures.TABLE_1:
         if (name, searched) not in found:
             raise ValueError(f"no row {name!r} was searched with {searched}")
         by_split = found[name, searched]

@@ -138,9 +138,8 @@ def prefix_search(
         arrived = tf.reduce_max(tf.where(same, longer[..., None], _NEVER), axis=[1, 2])
         at_label = _log_sum(at_label, arrived)
         longer = tf.where(tf.reduce_any(same, axis=-1), _NEVER, longer)
-        said = tf.broadcast_to(old.added[:, :, None], tf.shape(longer))
-        if model is not None:
-            said += weight * model.log_probability(old.context, ids)
+        said = tf.zeros_like(longer) if model is None else weight * model.log_probability(old.context, ids)
+        said += old.added[:, :, None]
 
         ranks = tf.concat([_log_sum(at_blank, at_label) + old.added, _flat(longer + said)], axis=1)
         _, chosen = tf.math.top_k(ranks, beam_size)

@@ -145,10 +145,8 @@ def test_the_papers_table_makes_the_translations_that_its_rows_learn_from(tmp_pa
     table = Table(table1.ROWS, "multi30k_ende", ("val",), tmp_path, "data")
     table.make(["nat_ctc, distilled"], (0,), tmp_path / "rows.json")
     teacher, student = tmp_path / "transformer_0", tmp_path / "nat_ctc_distilled_0"
-    made = [
-        ("trainer", teacher),
-        ("evaluator", teacher),
-    ]  # nothing of it is ever there, for no command does anything
+    # Nothing of it is ever there, for no command does anything.
+    made = [("trainer", teacher), ("evaluator", teacher)]
     learnt = [("trainer", student), ("evaluator", student), ("ngrams", student)]
     for searched in table1.ROWS["nat_ctc, distilled"].searches:
         learnt += [*(made if searched.reranked else []), ("evaluator", student)]

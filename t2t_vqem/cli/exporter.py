@@ -43,8 +43,9 @@ def main(argv: list[str]) -> None:
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata, dtype=form.dtype)
     run.problem.require_content("text", "bin/exporter")
     flags.require_used()
-    chooser = {"rerank_model_dir": FLAGS.rerank_model_dir, "usr_dir": FLAGS.usr_dir}
-    manifest = exporter.export(run, FLAGS.output_dir, form, **chooser)
+    manifest = exporter.export(
+        run, FLAGS.output_dir, form, rerank_model_dir=FLAGS.rerank_model_dir, usr_dir=FLAGS.usr_dir
+    )
     print(json.dumps({"output_dir": FLAGS.output_dir, **manifest}, ensure_ascii=False))
 
 
