@@ -1,11 +1,11 @@
-"""Collects finished runs into docs/results/*.json and has bench/tables.py make docs/results.md's tables of them.
+"""Collects finished runs into docs/results/*.json and has bench/tables.py make the tables in docs/ of them.
 
     bin/_run bench.results --add=docs/results/multi30k.json --name="soft EM" RUN_DIRECTORY
     bin/_run bench.results
 
 The first takes a row from a run's own results.json, run.json and config.gin; the second rewrites every table in
-docs/results.md that stands between <!-- comparison: FILE --> (or curve, table1, paper, penalties, rescored,
-train_step, decode, bottleneck, figure3, cifar10) and <!-- end -->. It needs no TensorFlow.
+docs/results.md and docs/searches.md that stands between <!-- comparison: FILE --> (or curve, table1, summary, paper,
+penalties, rescored, train_step, decode, bottleneck, figure3, cifar10) and <!-- end -->. It needs no TensorFlow.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from t2t_vqem import config, files
 from t2t_vqem.errors import UserError
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
+PAGES = tuple(DOCS / name for name in ("results.md", "searches.md"))
 _KEPT = ("problem", "model", "gin_file", "gin_param", "usr_dir", "train_steps", "seed", "strategy")
 
 
@@ -83,8 +84,8 @@ def main() -> None:
             add(options.add, row(options.name or options.run.name, options.run, options.prior))
         except (OSError, KeyError, UserError) as error:
             parser.error(f"{options.run}: no finished and evaluated run ({error})")
-    page = DOCS / "results.md"
-    files.write_atomic(str(page), rewrite(page.read_text(encoding="utf-8")))
+    for page in PAGES:
+        files.write_atomic(str(page), rewrite(page.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

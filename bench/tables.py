@@ -1,4 +1,4 @@
-"""The tables of docs/results.md: Markdown of the rows that bench/results.py collects and of what scripts report."""
+"""Markdown tables for docs/results.md and searches.md: of rows that bench/results.py collects, and of reports."""
 
 import collections
 import re
@@ -99,6 +99,11 @@ def _splits(found: Mapping[tuple[str, str], Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(split for by_split in found.values() for split in by_split))
 
 
+def _write_blanks(found: Mapping[tuple[str, str], object]) -> set[str]:
+    """Returns the names of rows some of whose searches have a penalty for blanks: what writes with CTC."""
+    return {name for name, searched in found if any(w.startswith(_PENALTY) for w in searched.split(", "))}
+
+
 def penalties(rows: list[dict]) -> str:
     """Returns Markdown: BLEU and chrF of what writes blanks, with the penalty that the first split prefers.
 
@@ -114,7 +119,7 @@ def penalties(rows: list[dict]) -> str:
         penalty = [word for word in words if word.startswith(_PENALTY)]
         others = ", ".join(word for word in words if word not in penalty)
         choices[name, others or _GREEDY][penalty[0].partition("=")[2] if penalty else "0"] = by_split
-    writers = {name for (name, _), by_penalty in choices.items() if len(by_penalty) > 1}
+    writers = _write_blanks(found)
     lines = _head(["run", "search", f"`{_PENALTY}`", "seeds", *splits, "chrF"])
 
     def mean(by_split: dict[str, list[dict]], split: str, key: str) -> float:
@@ -136,7 +141,17 @@ def penalties(rows: list[dict]) -> str:
 
 def table1(rows: list[dict]) -> str:
     """Returns Markdown: each row and search of bench/table1.py, means over the seeds with their range."""
+    return _table1(rows, _searched(rows))
+
+
+def summary(rows: list[dict]) -> str:
+    """Returns `table1` without the searches of what writes blanks, but for the greedy one: `penalties` has those."""
     found = _searched(rows)
+    writers = _write_blanks(found)
+    return _table1(rows, {key: of for key, of in found.items() if key[0] not in writers or key[1] == _GREEDY})
+
+
+def _table1(rows: list[dict], found: Mapping[tuple[str, str], Mapping[str, list[dict]]]) -> str:
     splits = _splits(found)
     columns = {
         "BLEU from true latents": ("reconstruction_bleu", 1),
@@ -372,5 +387,6 @@ MAKERS = {
     "paper": paper,
     "penalties": penalties,
     "rescored": rescored_table,
+    "summary": summary,
     "table1": table1,
 }

@@ -10,9 +10,11 @@ from bench.rows import Table
 from t2t_vqem import search
 
 
-def test_the_tables_of_the_page_are_those_of_the_rows():
-    page = (results.DOCS / "results.md").read_text(encoding="utf-8")
-    assert results.rewrite(page) == page, "bin/_run bench.results makes them anew"
+@pytest.mark.parametrize("page", results.PAGES, ids=lambda page: page.name)
+def test_the_tables_of_a_page_are_those_of_the_rows(page):
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<!-- end -->") > 1
+    assert results.rewrite(text) == text, "bin/_run bench.results makes them anew"
 
 
 @pytest.mark.parametrize(("found", "made"), [(None, True), (500, True), (2000, False)])
@@ -110,6 +112,26 @@ def test_what_writes_blanks_is_shown_with_the_penalty_that_the_first_split_prefe
         "| transformer | greedy | – | 1 | 27.00 | 28.00 | 54.0, 56.0 |",
         "| nat_ctc, distilled | greedy | 0.5 | 2 | 26.50 | 27.00 | 53.0, 54.0 |",
         "| nat_ctc, distilled | beam_size=10 | 0 | 1 | 26.50 | – | 53.0, – |",
+    ]
+
+
+def test_the_summary_leaves_the_searches_of_what_writes_blanks_to_their_own_table():
+    def row(name, *searches):
+        told = {"bleu_signature": "nrefs:1", "bleu": 20.0}
+        machine = {"cpu": "a CPU", "cores": 1}
+        of_run = {"steps": 9, "seconds": 120.0, "command": "bin/trainer", "machine": machine}
+        return of_run | {"name": name, "evaluations": {"val": told} | {f"val ({s})": told for s in searches}}
+
+    rows = [
+        row("latent_nat; seed 0", "beam_size=10", "beam_size=10, reranked by transformer_0"),
+        row("latent_nat, CTC; seed 0", "beam_size=10", "beam_size=10, blank_penalty=0.5"),
+    ]
+    shown = [tuple(line.strip("| ").split(" | ")[:2]) for line in tables.summary(rows).splitlines()[2:6]]
+    assert shown == [
+        ("latent_nat", "greedy"),
+        ("latent_nat", "beam_size=10"),
+        ("latent_nat", "beam_size=10, reranked by transformer_0"),
+        ("latent_nat, CTC", "greedy"),
     ]
 
 
