@@ -101,13 +101,20 @@ def unused() -> list[str]:
     return sorted(_statements(gin.config_str()).keys() - _statements(operative()).keys())
 
 
+def used(bindings: Sequence[str]) -> list[str]:
+    """Returns those of `bindings`, such as "decode.beam_size = 4", that something has used so far."""
+    idle = unused()
+    return [binding for binding in bindings if binding.split("=")[0].strip() not in idle]
+
+
 def require_used(bindings: Sequence[str]) -> None:
     """Raises UserError if nothing has used one of `bindings`, such as "decode.beam_size = 4", so far."""
-    idle = unused()
+    had = used(bindings)
     for binding in bindings:
-        key = binding.split("=")[0].strip()
-        if key in idle:
-            raise UserError(f"the run has no use for the setting {key}; leave it out")
+        if binding not in had:
+            raise UserError(
+                f"the run has no use for the setting {binding.split('=')[0].strip()}; leave it out"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Search over any step function: one code for tokens and for latents."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gin
@@ -102,6 +102,11 @@ class Settings:
                 f"decode.pool takes the mean over candidates, of which there are {self.candidates}; leave it out, or "
                 "give decode.beam_size or decode.num_candidates, 5 say"
             )
+        if self.length_penalty != 1 and max(self.candidates, self.ctc_candidates) < 2:
+            raise UserError(
+                "decode.length_penalty ranks candidates, of which there is one; leave it out, or give "
+                "decode.beam_size or decode.num_candidates, 4 say"
+            )
         if not self.temperature and (self.top_k or self.top_p < 1):
             raise UserError("decode.top_k and decode.top_p shape samples; give decode.temperature, 1.0 say")
 
@@ -115,6 +120,12 @@ class Settings:
         changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "compile"}
         defaults = {f.name: f.default for f in dataclasses.fields(self)}
         return ", ".join(f"{name}={value}" for name, value in changed.items() if value != defaults[name])
+
+    def require_only(self, names: Sequence[str], why: str) -> None:
+        """Raises a UserError that says `why` if a setting besides those called `names` is not its default."""
+        for field in dataclasses.fields(self):
+            if field.name not in names and getattr(self, field.name) != field.default:
+                raise UserError(f"{why}; decode.{field.name} has no use here, leave it out")
 
     def drawing(self) -> dict[str, int | float]:
         """Returns what shapes samples where nothing but samples is asked for: a temperature of 0 stands for 1."""

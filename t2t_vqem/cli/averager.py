@@ -57,7 +57,11 @@ def main(argv: list[str]) -> None:
     if figures:
         split = run.problem.dev_split
         report |= {"split": split, **figures}
-        config.update_results(FLAGS.output_dir, f"eval/{split}", {"checkpoint": "best", **figures["average"]})
+        searched = str(getattr(run.model, "decoding", ""))
+        name = f"eval/{split} ({searched})" if searched else f"eval/{split}"
+        config.update_results(
+            FLAGS.output_dir, name, {"checkpoint": "best", "search": searched, **figures["average"]}
+        )
         config.update_results(
             FLAGS.output_dir, "average", {"split": split, "steps": list(averaged), **figures}
         )

@@ -77,9 +77,11 @@ def _pictures(metadata: config.RunMetadata) -> None:
     files.check_new(FLAGS.output, "output")
     found = pictures.paths(FLAGS.input) if FLAGS.input else []
     searched = search.Settings()
-    if searched.candidates > 1:
-        raise UserError(f"pictures are drawn, not searched for; leave out {searched}")
     drawing = searched.drawing()
+    if FLAGS.samples:
+        searched.require_only(list(drawing), "pictures are drawn, not searched for")
+    else:
+        searched.require_only([], "pictures are rebuilt from their own codes, which are not searched for")
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
     pictures.require_codes(run.model, "bin/decoder")
     if FLAGS.samples:

@@ -47,6 +47,11 @@ def main(argv: list[str]) -> None:
         raise UserError(f"{base.name} is distilled already; the teacher must be a run of the problem itself")
     runs.check_data(run)
     decoding = search.Settings()
+    if decoding.compile:
+        raise UserError(
+            "decode.compile must be False here: compiled programs round otherwise, and which shapes are compiled "
+            "depends on what a process met before, so that a run that goes on would not end in the same bytes"
+        )
     settings = {"search": str(decoding), "decode": dataclasses.asdict(decoding)}
     flags.require_used()
     teacher = {"model": metadata.model, "step": run.step, "checkpoint": digest, **settings}
@@ -68,6 +73,12 @@ def main(argv: list[str]) -> None:
     )
     sources, _ = base.texts(base.train_split, data_dir)
     missing = distillation.translate(outputs, sources, translator, shard)
+    if runs.checkpoint_digest(FLAGS.model_dir, FLAGS.checkpoint) != digest:
+        logging.warning(
+            "the teacher's checkpoint changed while it translated: what is made here is of the one of step %d that it "
+            "began with, and no other run can go on with it",
+            run.step,
+        )
     result = {"problem": distilled.name, "lines": len(sources), "parts_missing": len(missing)}
     if missing:
         logging.info("distiller: parts %s are still to be made, by other shards", missing)

@@ -117,6 +117,8 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
             if hypotheses:
                 hypotheses.write(evaluation.hypotheses)
             figures = {"step": run.step, "checkpoint": FLAGS.checkpoint, "search": searched, **_bindings()}
+            if FLAGS.rerank_model_dir:
+                figures["reranked_by"] = model.scorer_name
             if run.ngrams:
                 figures["ngrams"] = run.ngrams
             figures |= summaries.figures(evaluation.values)
@@ -136,8 +138,10 @@ def _evaluate_text(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, Any
         timed = evenly(len(evaluator.sources), latency.BATCHED * FLAGS.latency_sentences)
         system.prepare([evaluator.sources[i] for i in timed])
         times = latency.measure([system])[0] | conditions
-        latency_of = {"step": run.step, "split": splits[-1], "search": searched, **times}
-        config.update_results(FLAGS.model_dir, f"latency ({searched})" if searched else "latency", latency_of)
+        compiled = "compiled" if getattr(run.model, "decoding", None) and run.model.decoding.compile else ""
+        how = ", ".join(filter(None, (searched, compiled)))
+        latency_of = {"step": run.step, "split": splits[-1], "search": how, **_bindings(), **times}
+        config.update_results(FLAGS.model_dir, f"latency ({how})" if how else "latency", latency_of)
         machine = record.machine_line(times["machine"])
         _print_table(f"latency, sentences of {splits[-1]}", times | {"machine": machine})
         reports[-1].update(times)
@@ -192,7 +196,11 @@ def _compare(texts: Sequence[str]) -> None:
     from t2t_vqem.evaluation import comparison
     from t2t_vqem.training import record
 
-    competitors = [_open(entry) for entry in comparison.parse_entries(texts)]
+    used: set[str] = set()
+    competitors = [_open(entry, used) for entry in comparison.parse_entries(texts)]
+    for binding in FLAGS.gin_param:
+        if binding not in used:
+            raise UserError(f"none of the runs has a use for --gin_param='{binding}'; leave it out")
     split = FLAGS.split or competitors[0].run.problem.dev_split
     with contextlib.ExitStack() as stack:
         reports, prefix = {}, None
@@ -218,8 +226,11 @@ def _compare(texts: Sequence[str]) -> None:
         raise UserError(f"failed to translate, and have no figures: {', '.join(failed)}; the table says why")
 
 
-def _open(entry: "comparison.Entry") -> "comparison.Competitor":
-    """Opens a run under its own configuration, which replaces that of the run before."""
+def _open(entry: "comparison.Entry", used: set[str]) -> "comparison.Competitor":
+    """Opens a run under its own configuration, which replaces that of the run before.
+
+    What it has a use for of --gin_param is added to `used`.
+    """
     from t2t_vqem.decoding import rerank
     from t2t_vqem.evaluation import comparison
     from t2t_vqem.training import runs
@@ -230,6 +241,7 @@ def _open(entry: "comparison.Entry") -> "comparison.Competitor":
         run = runs.open_run(entry.model_dir, checkpoint, metadata)
         run.problem.require_content("text", "--compare")
         config.require_used(entry.bindings)
+        used.update(config.used(FLAGS.gin_param))
         model = rerank.reranked(run, entry.rerank, FLAGS.usr_dir) if entry.rerank else run.model
     except UserError as error:
         raise UserError(f'"{entry.name}": {error}') from error

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     strategy = strategies.make(FLAGS.strategy)  # before anything makes a variable
     chief = strategies.pipeline(strategy)[0] == 0
     if dimensions is not None:
-        _refuse_ngrams(build(**dimensions))  # what cannot be built is better known before the data are made
+        _check_model(build(**dimensions))  # what cannot be built is better known before the data are made
     if chief:
         problem.generate(data_dir, FLAGS.source_dir)
         problem.check(data_dir)
@@ -93,8 +93,9 @@ def main(argv: list[str]) -> None:
         print(json.dumps(names | {key: entry[key] for key in told if key in entry}, ensure_ascii=False))
 
 
-def _refuse_ngrams(model: Any) -> None:
-    """Raises UserError if the model is to be evaluated with n-grams, which a run that is made has not."""
+def _check_model(model: Any) -> None:
+    """Raises UserError if the model cannot decode as is bound: with n-grams, say, which a run that is made has not."""
+    model.check_decoding()
     if hasattr(model, "decoding") and model.decoding.lm_weight:
         raise UserError(
             "decode.lm_weight weighs n-grams, which are counted once a run is there; leave it out here and give it to "

@@ -40,10 +40,14 @@ class Reranked:
         """Both read the same vocabulary.
 
         Raises:
-          UserError: the scorer cannot score, or there is but one candidate to choose from.
+          UserError: the scorer cannot score, or there is but one candidate to choose from, or there never are more.
         """
         if not hasattr(scorer, "score"):
             raise UserError("--rerank_model_dir holds a model that cannot score; give a run of transformer")
+        if not hasattr(model, "decoding"):
+            raise UserError(
+                "the model has one output for each line, and none to choose from: it has no decode settings"
+            )
         if model.decoding.outputs < 2:
             raise UserError(
                 "reranking needs candidates to choose from: give decode.num_candidates or decode.beam_size, "

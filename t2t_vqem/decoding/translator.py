@@ -10,6 +10,7 @@ from absl import logging
 
 from t2t_vqem import fusion, search
 from t2t_vqem.decoding.lines import windows
+from t2t_vqem.errors import UserError
 
 WINDOW_LINES = 4096  # lines batched together: enough to fill every bucket, few enough to answer soon
 
@@ -179,6 +180,10 @@ class Translator:
         found: list[list[tuple[float, str]]] = [[] for _ in window]
         for places, inputs in self.batches(window):
             inferred = self.inference(inputs)
+            if "candidates" not in inferred:
+                raise UserError(
+                    "the model's infer() returns outputs alone, and neither candidates nor their scores"
+                )
             rows, number, length = inferred["candidates"].shape
             texts = self._texts(tf.reshape(inferred["candidates"], [rows * number, length]))
             scores = inferred["scores"].numpy().tolist()

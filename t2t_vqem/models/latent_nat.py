@@ -176,6 +176,14 @@ class LatentNAT(TranslationModel):
             },
         )
 
+    def check_decoding(self) -> None:
+        super().check_decoding()
+        if self.decoding.pool and not self.ctc_from_source:
+            raise UserError(
+                "decode.pool takes the mean at each of the source's places, and here places are those of latents; "
+                f"leave it out, or train with {self.registered_name}.ctc_from_source = True"
+            )
+
     def infer(self, features: Features) -> Features:
         """Decodes from predicted latents: searched for as `decoding` says, each then decoded in parallel.
 
@@ -186,16 +194,9 @@ class LatentNAT(TranslationModel):
         [batch, latents, slots] and "code_mask" bool [batch, latents] of the best, or with `decoding.pool` of the first.
 
         Raises:
-          UserError: `decoding` has settings of CTC where there is none, pools where places are those of latents, or
-            weighs n-grams that are not there.
+          UserError: see `check_decoding`; or `decoding` weighs n-grams that are not there.
         """
-        if self.split is None:
-            self.refuse_ctc_settings()
-        if self.decoding.pool and not self.ctc_from_source:
-            raise UserError(
-                "decode.pool takes the mean at each of the source's places, and here places are those of latents; "
-                f"leave it out, or train with {self.registered_name}.ctc_from_source = True"
-            )
+        self.check_decoding()
         memory, memory_mask = self.encode(features["inputs"])
         limits = self.most_tokens(memory_mask, self.group)
         found = self.predictor.find(memory, memory_mask, features["inputs"], self.decoding, *limits)

@@ -58,6 +58,12 @@ class Model(Block, abc.ABC):
     def build_weights(self) -> None:
         """Makes every variable; called once, under the strategy's scope."""
 
+    def check_decoding(self) -> None:
+        """Raises a UserError if the configuration of `decode` asks for what `infer` cannot do.
+
+        Whoever opens or trains a run asks first, so that it does not fail after hours.
+        """
+
     def require(self, holds: bool, parameter: str, value: object, wanted: str) -> None:
         """Raises a UserError that names the hparam unless `holds`."""
         require(holds, f"{self.registered_name}.{parameter}", value, wanted)

@@ -93,6 +93,20 @@ class NAT(OnePassTranslator):
             },
         )
 
+    def check_decoding(self) -> None:
+        super().check_decoding()
+        if self.decoding.beam_size > 1:
+            raise UserError(
+                f"{self.registered_name} writes all tokens at once and keeps no beam; decode.beam_size must be 1, not "
+                f"{self.decoding.beam_size}; decode.num_candidates asks for several lengths"
+            )
+        lengths = 2 * self.max_length_difference + 1
+        if self.decoding.candidates > lengths:
+            raise UserError(
+                f"{self.registered_name} has {lengths} lengths to choose from, not {self.decoding.candidates}; lower "
+                f"decode.num_candidates or raise {self.registered_name}.max_length_difference"
+            )
+
     def infer(self, features: Features) -> Features:
         """Decodes the `decoding.candidates` likeliest lengths side by side, the likeliest token at each place.
 
@@ -100,10 +114,9 @@ class NAT(OnePassTranslator):
         fewer lengths are possible than asked for, what is over has a score near -1e9.
 
         Raises:
-          UserError: `decoding` asks for samples, for more lengths than there are or for what CTC alone has.
+          UserError: see `check_decoding`.
         """
-        self.refuse_samples()
-        self.refuse_ctc_settings()
+        self.check_decoding()
         number = self.decoding.candidates
         inputs = features["inputs"]
         memory, memory_mask = self.encode(inputs)
@@ -153,11 +166,6 @@ class NAT(OnePassTranslator):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns log probabilities and lengths [batch, number], the eos included, the likeliest first."""
         most = self.max_length_difference
-        if number > 2 * most + 1:
-            raise UserError(
-                f"{self.registered_name} has {2 * most + 1} lengths to choose from, not {number}; lower "
-                f"decode.num_candidates or raise {self.registered_name}.max_length_difference"
-            )
         lengths = count_real(memory_mask)[:, None] + tf.range(-most, most + 1)
         possible = (lengths >= 1) & (lengths <= self.most_tokens(memory_mask)[0][:, None])
         logits = tf.where(possible, self._length_logits(memory, memory_mask), _IMPOSSIBLE)

@@ -78,6 +78,14 @@ class CTCNAT(OnePassTranslator):
             metrics={"ctc_too_short": losses.masked_sum(~expressible, targets[:, 0] != PAD_ID)},
         )
 
+    def check_decoding(self) -> None:
+        super().check_decoding()
+        if self.decoding.beam_size > 1 or self.decoding.candidates > 1:
+            raise UserError(
+                f"{self.registered_name} searches CTC's places alone: decode.beam_size and decode.num_candidates must "
+                "not be above 1, and decode.pool has nothing to pool; decode.ctc_candidates asks for several outputs"
+            )
+
     def infer(self, features: Features) -> Features:
         """Takes the likeliest class at each place, merges repeats, drops blanks and ends at the first eos.
 
@@ -86,14 +94,9 @@ class CTCNAT(OnePassTranslator):
         of `likeliest_labels`, several that of all their paths.
 
         Raises:
-          UserError: `decoding` asks for samples, a beam, candidates of another kind or for n-grams that are not there.
+          UserError: see `check_decoding`; or `decoding` weighs n-grams that are not there.
         """
-        self.refuse_samples()
-        if self.decoding.beam_size > 1 or self.decoding.candidates > 1:
-            raise UserError(
-                f"{self.registered_name} searches CTC's places alone: decode.beam_size and decode.num_candidates must "
-                "not be above 1, and decode.pool has nothing to pool; decode.ctc_candidates asks for several outputs"
-            )
+        self.check_decoding()
         logits, mask = self._decode(features["inputs"])
         labels, scores = self.likeliest_labels(logits, mask, all_paths=self.decoding.outputs > 1)
         tokens = tf.where(labels != EOS_ID, labels, PAD_ID)

@@ -38,8 +38,8 @@ class OnePassTranslator(TranslationModel):
         logits = self.tokens.logits(x)
         return tf.reshape(logits, [*tf.unstack(tf.shape(mask)), logits.shape[-1]])
 
-    def refuse_samples(self) -> None:
-        """Raises a UserError if `decoding` asks for samples."""
+    def check_decoding(self) -> None:
+        super().check_decoding()
         if self.decoding.temperature:
             raise UserError(
                 f"{self.registered_name} draws no samples but takes the likeliest of each place; "

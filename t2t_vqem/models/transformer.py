@@ -84,9 +84,9 @@ class AutoregressiveTransformer(TranslationModel):
         """Searches as `decoding` says, with a cache of keys and values, in one loop.
 
         Raises:
-          UserError: `decoding` has settings of CTC.
+          UserError: see `check_decoding`.
         """
-        self.refuse_ctc_settings()
+        self.check_decoding()
         inputs, settings = features["inputs"], self.decoding
         memory, memory_mask = self.encode(inputs)
         most, longest = self.most_tokens(memory_mask)

@@ -96,8 +96,11 @@ class TranslationModel(Model):
         longest = math.ceil((self.max_length_ratio * source_mask.shape[1] + 10.0) / group)
         return tf.minimum(most, longest), longest  # float32 may round up where a Python number does not
 
-    def refuse_ctc_settings(self) -> None:
-        """Raises a UserError if `decoding` has settings of places and blanks, which a decoder with CTC alone writes."""
+    def check_decoding(self) -> None:
+        if self.decoding.seed and not self.decoding.temperature:
+            raise UserError("decode.seed is of samples, and none are drawn; give decode.temperature, 1.0 say")
+        if self.writes_blanks:
+            return
         for name, without in {"blank_penalty": 0, "lm_weight": 0, "ctc_candidates": 1, "pool": False}.items():
             if (value := getattr(self.decoding, name)) != without:
                 raise UserError(

@@ -76,8 +76,8 @@ def open_run(
         it is looked for there.
 
     Raises:
-      UserError: no run, no such checkpoint, or one of another configuration or vocabulary; no n-grams where they are
-        weighed, or those of another vocabulary.
+      UserError: no run, no such checkpoint, or one of another configuration or vocabulary; decode settings that the
+        model cannot honour; no n-grams where they are weighed, or those of another vocabulary.
     """
     path = checkpoints.find(model_dir, checkpoint)
     if metadata is None:
@@ -97,6 +97,7 @@ def open_run(
     train_config = TrainConfig()
     with strategy.dtype_policy(dtype or train_config.dtype):
         model = registry.models.get(metadata.model)(**dimensions)
+        model.check_decoding()
         model.build_weights()
     if getattr(model, "writes_blanks", False) and model.decoding.lm_weight:
         model.language_model = _language_model(model_dir, vocabulary)
@@ -128,17 +129,17 @@ def open_unchanged(model_dir: str, checkpoint: str | int, metadata: config.RunMe
       UserError: as `open_run`; or the checkpoint was replaced meanwhile: its training still goes on.
     """
 
-    def found() -> tuple[str, str]:
-        path = checkpoints.find(model_dir, checkpoint)
-        return path, checkpoints.digest(path)
-
-    before = found()
+    before = checkpoint_digest(model_dir, checkpoint)
     run = open_run(model_dir, checkpoint, metadata)
-    if found() != before:
-        raise UserError(
-            f"the checkpoint {before[0]} changed while it was read; wait until its training has ended"
-        )
-    return run, before[1]
+    if checkpoint_digest(model_dir, checkpoint) != before:
+        path = checkpoints.find(model_dir, checkpoint)
+        raise UserError(f"the checkpoint {path} changed while it was read; wait until its training has ended")
+    return run, before
+
+
+def checkpoint_digest(model_dir: str, checkpoint: str | int) -> str:
+    """Returns a hash of the weights that `open_run` would read now."""
+    return checkpoints.digest(checkpoints.find(model_dir, checkpoint))
 
 
 def check_data(run: Run) -> None:

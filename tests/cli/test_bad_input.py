@@ -79,7 +79,12 @@ def train(call, corpus):
         (["--strategy=all"], ["strategy"]),
         (["--usr_dir=/nowhere"], ["/nowhere"]),
         (["--seed=-1"], ["seed"]),
-        (["--gin_param=decode.lm_weight = 0.3"], ["decode.lm_weight", "bin/evaluator"]),
+        (["--gin_param=decode.lm_weight = 0.3"], ["decode.lm_weight", "writes no blanks"]),
+        (
+            ["--gin_param=decode.lm_weight = 0.3", "--gin_param=latent_nat.ctc_places = 2"],
+            ["decode.lm_weight", "bin/evaluator"],
+        ),
+        (["--gin_param=decode.seed = 3"], ["decode.seed", "decode.temperature"]),
     ],
 )
 def test_the_trainer_refuses(train, corpus, flags, words):

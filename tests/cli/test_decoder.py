@@ -131,6 +131,13 @@ def test_candidates_are_numbered_by_line(call, copy_run, stdin, monkeypatch):
     assert done.out == "1\t-1.0000\tder\n1\t-2.5000\tdie\n2\t0.0000\t\n3\t-3.0000\talt\n"
 
 
+def test_a_model_without_candidates_is_named(call, copy_run, stdin):
+    stdin(b"the\n")
+    done = call(decoder, f"--model_dir={copy_run.model_dir}", "--candidates")
+    assert done.status == 2
+    assert "outputs alone" in done.err.splitlines()[-1]
+
+
 def test_a_run_that_cannot_rerank_is_refused(call, copy_run, stdin):
     stdin(b"the\n")
     done = call(decoder, f"--model_dir={copy_run.model_dir}", f"--rerank_model_dir={copy_run.model_dir}")

@@ -113,6 +113,30 @@ def test_a_teacher_that_is_trained_meanwhile_is_noticed(
     assert "changed while it was read" in call(distiller, *flags).err
 
 
+def test_a_teacher_that_is_trained_on_while_it_translates_is_noticed(
+    call, copy_run, data_dir, tmp_path, monkeypatch, caplog
+):
+    run = tmp_path / "run"
+    shutil.copytree(copy_run.model_dir, run)
+    write = distilled.Outputs.write
+
+    def trained_on(self, part, *arguments):
+        write(self, part, *arguments)
+        weights = next((run / "best").glob("ckpt-42.data*"))
+        weights.write_bytes(weights.read_bytes() + b"more")
+
+    monkeypatch.setattr(distilled.Outputs, "write", trained_on)
+    assert call(distiller, f"--model_dir={run}", f"--data_dir={data_dir}").status == 0
+    assert "the teacher's checkpoint changed while it translated" in caplog.text
+
+
+def test_compiled_programs_are_refused(distil, data_dir):
+    done = distil("--gin_param=decode.compile = True")
+    assert done.status == 2
+    assert "decode.compile must be False" in done.err
+    assert not os.path.exists(os.path.join(data_dir, "cli_echo_distill.outputs"))
+
+
 def test_what_changes_the_outputs_without_a_trace_in_them_is_part_of_the_plan(distil):
     distil("--shard=0/2")
     done = distil("--shard=1/2", "--gin_param=train.batch_tokens = 48")

@@ -144,6 +144,10 @@ def test_compare_says_which_run_failed(call, copy_run, tmp_path, monkeypatch):
         (["{run},rerank=,decode.beam_size=7"], "rerank has no value"),
         (["{run},decode.beam_size=7,decode.beam_size=8"], "gives decode.beam_size twice"),
         (["{run},checkpoint=best,checkpoint=latest"], "gives checkpoint twice"),
+        (
+            ["{run}", "--gin_param=decode.seed = 7"],
+            "none of the runs has a use for --gin_param='decode.seed = 7'",
+        ),
         (["{run}", "--split=tset"], 'no split "tset" (did you mean test?)'),
         (["{run}", "--data_dir=/nowhere"], "/nowhere"),
         (["{run}", "--latency"], "--latency goes without --compare alone"),

@@ -116,4 +116,6 @@ def test_what_users_do_wrong(call, copy_run, model_dir, teacher_dir, tmp_path):
         call(exporter, teacher, out, chosen, "--format=ctranslate2"),
         "leave out --rerank_model_dir",
     )
+    blanks = "--gin_param=decode.blank_penalty = 1"
+    one_line_error(call(exporter, teacher, out, blanks, "--format=ctranslate2"), "writes no blanks")
     assert os.listdir(tmp_path) == []

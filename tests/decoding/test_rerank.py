@@ -61,6 +61,8 @@ def test_one_candidate_or_a_model_without_scores_is_refused():
         rerank.Reranked(writer, Counter())
     with pytest.raises(UserError, match="cannot score"):
         rerank.Reranked(Writer(), Writer())
+    with pytest.raises(UserError, match="one output for each line"):
+        rerank.Reranked(object(), Counter())
 
 
 def test_places_without_a_candidate_stay_last_whatever_the_scorer_thinks():

@@ -277,7 +277,13 @@ def test_a_gradient_step_lowers_the_objective(name, policy, features):
     ("name", "settings", "message"),
     [
         ("nat", {"temperature": 0.5}, "nat draws no samples .* decode.temperature must be 0, not 0.5"),
-        ("nat", {"beam_size": 102}, "nat has 101 lengths to choose from, not 102"),
+        ("nat", {"num_candidates": 102}, "nat has 101 lengths to choose from, not 102"),
+        (
+            "nat",
+            {"beam_size": 4},
+            "decode.beam_size must be 1, not 4; decode.num_candidates asks for several lengths",
+        ),
+        ("nat", {"seed": 5}, "decode.seed is of samples"),
         ("nat_ctc", {"temperature": 1.0}, "nat_ctc draws no samples"),
         ("nat_ctc", {"beam_size": 4}, "decode.beam_size"),
         ("nat_ctc", {"num_candidates": 2}, "decode.num_candidates"),
