@@ -1,6 +1,7 @@
 """Search over any step function: one code for tokens and for latents."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ _RANGES = {
     "top_k": (0, 2**31 - 1),
     "seed": (0, 2**32 - 1),
 }
+# A length to the power of its penalty is a float32.
+_BELOW = {"length_penalty": 10, "temperature": 100, "blank_penalty": 100, "lm_weight": 100}
 
 
 @gin.configurable("decode")
@@ -74,10 +77,10 @@ class Settings:
             value = getattr(self, name)
             holds = type(value) is int and least <= value <= most
             require(holds, f"decode.{name}", value, f"a whole number, at least {least} and at most {most}")
-        for name in ("length_penalty", "temperature", "blank_penalty", "lm_weight"):
+        for name, bound in _BELOW.items():
             value = getattr(self, name)
-            holds = is_number(value) and 0 <= value < 100
-            require(holds, f"decode.{name}", value, "a number of at least 0 and below 100")
+            holds = is_number(value) and 0 <= value < bound
+            require(holds, f"decode.{name}", value, f"a number of at least 0 and below {bound}")
             object.__setattr__(self, name, float(value))  # 2 and 2.0 are one search, and are called so
         require(
             is_number(self.top_p) and 0 < self.top_p <= 1, "decode.top_p", self.top_p, "above 0, at most 1"
@@ -229,12 +232,12 @@ def sampler(settings: Settings, rows: tf.Tensor) -> Choose:
         classes = logits.shape[-1]
         if 0 < settings.top_k < classes:
             least = tf.math.top_k(logits, settings.top_k).values[:, -1:]
-            logits = tf.where(logits < least, _NEVER, logits)
+            logits = tf.where(logits < least, -math.inf, logits)
         if settings.top_p < 1.0:
             ordered = tf.sort(logits, axis=-1, direction="DESCENDING")
             before = tf.cumsum(tf.nn.softmax(ordered), axis=-1, exclusive=True)
             least = tf.reduce_min(tf.where(before < settings.top_p, ordered, tf.float32.max), -1, True)
-            logits = tf.where(logits < least, _NEVER, logits)
+            logits = tf.where(logits < least, -math.inf, logits)
         uniform = Draws(settings.seed, index, rows).uniform([tf.shape(logits)[0], classes])
         return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
 

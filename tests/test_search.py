@@ -148,6 +148,7 @@ def draws(rows=4000, **settings):
         ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
         ({"temperature": 1.0, "top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
         ({"temperature": 1.0, "top_p": 0.6}, [4 / 7, 3 / 7, 0, 0]),
+        ({"temperature": 1e-9, "top_k": 2}, [1, 0, 0, 0]),
         ({"temperature": 1.0, "top_p": 0.71}, [4 / 9, 3 / 9, 2 / 9, 0]),
     ],
 )
@@ -169,7 +170,7 @@ def test_keys_tell_lines_apart_whatever_pads_them():
         ({"beam_size": 0}, "beam_size"),
         ({"num_candidates": -1}, "num_candidates"),
         ({"beam_size": 10**9}, "beam_size"),
-        ({"length_penalty": 100}, "length_penalty is 100; it must be a number of at least 0 and below 100"),
+        ({"length_penalty": 10}, "length_penalty is 10; it must be a number of at least 0 and below 10"),
         ({"temperature": -1.0}, "temperature"),
         ({"top_p": 0.0}, "top_p"),
         ({"top_k": 1.5}, "top_k"),

@@ -83,6 +83,7 @@ def _pictures(metadata: config.RunMetadata) -> None:
     else:
         searched.require_only([], "pictures are rebuilt from their own codes, which are not searched for")
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
+    flags.require_used()
     pictures.require_codes(run.model, "bin/decoder")
     if FLAGS.samples:
         of_prior = flags.configure_run(FLAGS.prior_model_dir)
@@ -134,7 +135,7 @@ def _translate(metadata: config.RunMetadata) -> None:
             windows = source.windows(WINDOW_LINES)
         if FLAGS.candidates:
             number = itertools.count(1)
-            for window in windows:
+            for window in translator.telling_of_cuts(windows):
                 found = zip(translator.candidates(window), number, strict=False)
                 write([f"{n}\t{score:.4f}\t{text}" for own, n in found for score, text in own or [(0.0, "")]])
         else:

@@ -73,7 +73,11 @@ def main(argv: list[str]) -> None:
     )
     sources, _ = base.texts(base.train_split, data_dir)
     missing = distillation.translate(outputs, sources, translator, shard)
-    if runs.checkpoint_digest(FLAGS.model_dir, FLAGS.checkpoint) != digest:
+    try:
+        unchanged = runs.checkpoint_digest(FLAGS.model_dir, FLAGS.checkpoint) == digest
+    except (UserError, OSError):  # another took its place, or is taking it
+        unchanged = False
+    if not unchanged:
         logging.warning(
             "the teacher's checkpoint changed while it translated: what is made here is of the one of step %d that it "
             "began with, and no other run can go on with it",

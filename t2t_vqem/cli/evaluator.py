@@ -154,6 +154,8 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
     from t2t_vqem.training import summaries
 
     metadata, reports, prior, of = run.metadata, [], None, ""
+    if not FLAGS.prior_model_dir:
+        flags.require_used()
     if FLAGS.prior_model_dir:
         from t2t_vqem.decoding import prior as priors
 

@@ -12,6 +12,7 @@ of stdout is one JSON object.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -82,7 +83,8 @@ def _lines(paths: Sequence[str]) -> list[str]:
     found = []
     for path in paths:
         with contextlib.closing(TextInput(path)) as text:
-            found += [line for line in text.lines() if line.strip()]
+            lines = text.lines() if text.is_regular else itertools.chain.from_iterable(text.windows(_CHUNK))
+            found += [line for line in lines if line.strip()]
     return found
 
 

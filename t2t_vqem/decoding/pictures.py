@@ -42,9 +42,9 @@ def paths(source: str) -> list[str]:
     for path in found:
         if os.path.isdir(path):
             raise UserError(f"{path} is a folder; --input takes a folder of pictures alone")
-    stems = [stem(path) for path in found]
-    for first, second, path in zip(stems, stems[1:], found[1:], strict=False):
-        if first == second:
+    by_stem: dict[str, str] = {}
+    for path in found:
+        if by_stem.setdefault(stem(path), path) != path:
             raise UserError(f"{path} has the same name as another picture but for its ending; rename one")
     return found
 

@@ -48,6 +48,10 @@ class Reranked:
             raise UserError(
                 "the model has one output for each line, and none to choose from: it has no decode settings"
             )
+        if model.decoding.pool and model.decoding.outputs < 2:
+            raise UserError(
+                "decode.pool makes one output of all latents; give decode.ctc_candidates, 10 say, too"
+            )
         if model.decoding.outputs < 2:
             raise UserError(
                 "reranking needs candidates to choose from: give decode.num_candidates or decode.beam_size, "
@@ -72,12 +76,14 @@ class Reranked:
 
 
 def reranked(run: Run, model_dir: str, usr_dir: str | None = None) -> Reranked:
-    """Returns the model of `run` with the run in `model_dir` as its scorer; `usr_dir` as `runs.open_run` takes it.
+    """Returns the model of `run` with the run in `model_dir` as its scorer, which computes in the same type.
+
+    `usr_dir` is as `runs.open_run` takes it.
 
     Raises:
       UserError: no such run, one of another vocabulary, or see `Reranked`.
     """
-    scorer = runs.open_run(model_dir, usr_dir=usr_dir)
+    scorer = runs.open_run(model_dir, dtype=run.train_config.dtype, usr_dir=usr_dir)
     name = os.path.basename(os.path.abspath(model_dir))
     model = Reranked(run.model, scorer.model, f"{name}, step {scorer.step}")
     if scorer.vocabulary.hash != run.vocabulary.hash:

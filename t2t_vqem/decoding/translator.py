@@ -42,8 +42,11 @@ def rows_per_line(model: InferenceModel) -> int:
 
 def rows_by_boundary(model: InferenceModel, boundaries: Sequence[int], batch_tokens: int) -> dict[int, int]:
     """Returns how many lines of each length make a batch: several candidates a line count as several lines."""
-    width = rows_per_line(model)
-    return {boundary: max(1, batch_tokens // boundary // width) for boundary in boundaries}
+    width, decoding = rows_per_line(model), getattr(model, "decoding", None)
+    rows = {boundary: max(1, batch_tokens // boundary // width) for boundary in boundaries}
+    if decoding and decoding.compile:  # for `Inference` pads to a power of two
+        rows = {boundary: 1 << (number.bit_length() - 1) for boundary, number in rows.items()}
+    return rows
 
 
 class Inference:
@@ -151,11 +154,15 @@ class Translator:
 
     def translate_windows(self, source: Iterable[Sequence[str]]) -> Iterator[list[str]]:
         """The same for a source that decides itself which lines go together: a pipe, a prompt."""
+        yield from map(self.translate_window, self.telling_of_cuts(source))
+
+    def telling_of_cuts(self, source: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+        """Yields the windows of `source`, and logs at the end how many lines were cut by whoever translated them."""
         before, total = self.truncated, 0
         try:
             for window in source:
                 total += len(window)
-                yield self.translate_window(window)
+                yield window
         finally:
             if count := self.truncated - before:
                 logging.warning(

@@ -39,9 +39,8 @@ class TranslationEvaluator:
 
     Attributes:
       sources, references: the raw texts that are evaluated.
+      main_metric: the problem's.
     """
-
-    main_metric = "bleu"
 
     def __init__(
         self,
@@ -64,6 +63,7 @@ class TranslationEvaluator:
         Raises UserError if the problem has no such split or its data is missing.
         """
         self._problem = problem
+        self.main_metric = problem.main_metric
         self._vocabulary = problem.vocabulary(data_dir)
         self._boundaries, self._batch_tokens = boundaries, batch_tokens
         sources, references = problem.texts(split, data_dir)
@@ -86,9 +86,9 @@ class TranslationEvaluator:
         Args:
           translating: what translates in the place of `model`: one around it, say.
 
-        Floats: what the problem's `score` gives (`bleu`, `chrf`, ...); `reconstruction_bleu` for a model with
-        `reconstruct`; `length_ratio`, pieces of the outputs per piece of the references; every loss and
-        metric of the teacher-forced forward pass, as a mean over the whole split; `codebook.usage`. Text: the
+        Floats: what the problem's `score` gives (`bleu`, `chrf`, ...); for a model with `reconstruct` the main one of
+        them as `reconstruction_bleu`, say; `length_ratio`, pieces of the outputs per piece of the references; every
+        loss and metric of the teacher-forced forward pass, as a mean over the whole split; `codebook.usage`. Text: the
         metrics' signatures and `samples`, a Markdown table. Array: `code_histogram`, int64 [slots, num_codes].
         """
         if self._models != (model, translating or model):
@@ -113,7 +113,8 @@ class TranslationEvaluator:
         columns = {"source": self.sources, "reference": self.references, "translation": hypotheses}
         if reconstructions is not None:
             score = self._problem.score(reconstructions, self.references)
-            values["reconstruction_bleu"] = score["bleu"]
+            if self.main_metric in score:  # else the trainer says, of all figures, that there is none
+                values[f"reconstruction_{self.main_metric}"] = score[self.main_metric]
             columns["reconstruction from true latents"] = reconstructions
         values["samples"] = markdown_table(columns, evenly(len(self.sources), _SAMPLES))
         return Evaluation(values, hypotheses)

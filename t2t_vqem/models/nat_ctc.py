@@ -45,7 +45,8 @@ class CTCNAT(OnePassTranslator):
         Raises:
           UserError: naming a parameter that is out of its range.
         """
-        self.require_whole(1, upsample=upsample)
+        fits = type(upsample) is int and 1 <= upsample <= 100
+        self.require(fits, "upsample", upsample, "a whole number, at least 1 and at most 100")
         super().__init__(
             vocab_size,
             dim=dim,

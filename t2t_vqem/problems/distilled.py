@@ -38,6 +38,7 @@ class Outputs:
 
     def __init__(self, folder: str):
         self.folder = folder
+        self._begun: str | None = None  # the digest of the plan that `begin` found or wrote
 
     @property
     def plan(self) -> dict[str, Any] | None:
@@ -52,6 +53,8 @@ class Outputs:
     def begin(self, plan: dict[str, Any]) -> None:
         """Writes the plan, or checks that the outputs that are there already follow this very one.
 
+        A plan without outputs, as a process leaves that ended before its first, is replaced.
+
         Args:
           plan: all that the outputs depend on; values of JSON. Of an object in it the names that both plans have
             count: others are of another version of the package.
@@ -59,10 +62,11 @@ class Outputs:
         Raises:
           UserError: they are of other sources, another teacher or other settings; the text names the difference.
         """
-        there = self.plan
-        if there is None:
-            files.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
-            there = self.plan
+        with files.alone_in(self.folder):
+            if not glob.glob(os.path.join(glob.escape(self.folder), "part-*.json")):
+                files.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
+            there = self.plan or {}
+            self._begun = self._plan_digest()
         for key in plan | there:
             if difference := _difference(there.get(key), plan.get(key)):
                 raise UserError(
@@ -82,10 +86,18 @@ class Outputs:
 
         Args:
           truncated: sources that were too long for the teacher and were cut.
+
+        Raises:
+          UserError: another process has begun with another plan meanwhile.
         """
         if len(sources) != len(outputs):
             raise ValueError(f"{len(outputs)} outputs for {len(sources)} sources")
-        content = {"plan": self._plan_digest(), "sources": _digest(sources)}
+        if self._plan_digest() != self._begun:
+            raise UserError(
+                f"{self.folder} was begun anew meanwhile, with another teacher or other settings; end that process or "
+                "leave this one ended"
+            )
+        content = {"plan": self._begun, "sources": _digest(sources)}
         content |= {"truncated": truncated, "outputs": list(outputs)}
         path = self._path(part)
         for left in glob.glob(os.path.join(glob.escape(self.folder), f".{os.path.basename(path)}.*")):
@@ -155,7 +167,7 @@ class DistilledProblem(TranslationProblem):
         self.base = registry.problems.get(self.base_name)()
         self.base.require_content("text", "distillation")
         super().__init__(self.base.vocab_size)
-        self.shard_size = self.base.shard_size
+        self.shard_size, self.main_metric = self.base.shard_size, self.base.main_metric
         self.splits, self.dev_split = self.base.splits, self.base.dev_split
         self._data_dir: str | None = None
 

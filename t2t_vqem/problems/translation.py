@@ -36,6 +36,7 @@ class TranslationProblem(GeneratedProblem):
       vocab_size: pieces of the joint vocabulary, at most; a small corpus may give fewer.
       model_type: of the vocabulary, "unigram" or "bpe".
       character_coverage: share of the training text's characters that get a piece of their own.
+      main_metric: the figure of `score` that says most: the best checkpoint is that with the best of it.
     """
 
     content = "text"
@@ -44,6 +45,7 @@ class TranslationProblem(GeneratedProblem):
     vocab_size: int = 8000
     model_type: str = "unigram"
     character_coverage: float = 1.0
+    main_metric: str = "bleu"
 
     def __init__(self, vocab_size: int | None = None):
         if vocab_size is not None:

@@ -9,6 +9,7 @@ import pytest
 
 from t2t_vqem import registry
 from t2t_vqem.cli import distiller
+from t2t_vqem.errors import UserError
 from t2t_vqem.problems import distilled
 
 
@@ -128,6 +129,27 @@ def test_a_teacher_that_is_trained_on_while_it_translates_is_noticed(
     monkeypatch.setattr(distilled.Outputs, "write", trained_on)
     assert call(distiller, f"--model_dir={run}", f"--data_dir={data_dir}").status == 0
     assert "the teacher's checkpoint changed while it translated" in caplog.text
+
+
+def test_a_plan_without_outputs_is_no_hindrance(distil, data_dir, monkeypatch):
+    def out_of_memory(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distilled.Outputs, "write", out_of_memory)
+        assert distil("--gin_param=train.batch_tokens = 4096").status == 130
+    assert os.listdir(os.path.join(data_dir, "cli_echo_distill.outputs")) == ["plan.json"]
+    assert distil().status == 0
+
+
+def test_a_process_whose_plan_was_replaced_writes_nothing(tmp_path):
+    first, second = (distilled.Outputs(str(tmp_path)) for _ in range(2))
+    first.begin({"problem": "p", "search": "beam_size=64"})
+    second.begin({"problem": "p", "search": "beam_size=4"})
+    with pytest.raises(UserError, match="was begun anew meanwhile"):
+        first.write(0, ["a"], ["b"], 0)
+    second.write(0, ["a"], ["c"], 0)
+    assert second.read(0, ["a"]) == (["c"], 0)
 
 
 def test_compiled_programs_are_refused(distil, data_dir):

@@ -72,6 +72,17 @@ def test_the_lines_of_files_are_counted(call, run, tmp_path, caplog):
     assert "no perplexity is told" in caplog.text
 
 
+def test_lines_from_a_pipe_are_counted(call, run):
+    reader, writer = os.pipe()
+    os.write(writer, b"the old dogs\n\nsee a house\n")
+    os.close(writer)
+    flags = [f"--model_dir={run}", "--data_dir=gone", f"/dev/fd/{reader}"]
+    done = call(command, *flags, positional="[FILE ...]")
+    os.close(reader)
+    assert done.status == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["sentences"] == 2
+
+
 def test_of_a_distilled_problem_what_its_teacher_read_is_counted(call, run):
     told = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(told | {"problem": "cli_echo_distill"}))

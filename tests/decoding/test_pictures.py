@@ -97,7 +97,8 @@ def _inner(folder):
 
 def _twice(folder):
     write(folder, 1)
-    Image.fromarray(np.zeros(SHAPE, np.uint8)).save(folder / "000.bmp")
+    for name in ("000.bmp", "000.more.png"):  # the second stands between the two
+        Image.fromarray(np.zeros(SHAPE, np.uint8)).save(folder / name)
 
 
 @pytest.mark.parametrize(

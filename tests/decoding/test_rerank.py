@@ -61,6 +61,9 @@ def test_one_candidate_or_a_model_without_scores_is_refused():
         rerank.Reranked(writer, Counter())
     with pytest.raises(UserError, match="cannot score"):
         rerank.Reranked(Writer(), Writer())
+    writer.decoding = search.Settings(num_candidates=3, temperature=1.0, pool=True)
+    with pytest.raises(UserError, match=r"decode\.pool makes one output .* decode\.ctc_candidates"):
+        rerank.Reranked(writer, Counter())
     with pytest.raises(UserError, match="one output for each line"):
         rerank.Reranked(object(), Counter())
 
@@ -74,9 +77,15 @@ def test_places_without_a_candidate_stay_last_whatever_the_scorer_thinks():
     np.testing.assert_array_equal(found["candidates"][:, 2], [[7, 1, 0, 0], [1, 0, 0, 0]])
 
 
-def test_a_run_of_another_vocabulary_is_refused(monkeypatch):
-    run = types.SimpleNamespace(vocabulary=types.SimpleNamespace(hash="one"), model=Writer())
-    other = types.SimpleNamespace(vocabulary=types.SimpleNamespace(hash="two"), model=Counter(), step=9)
-    monkeypatch.setattr(rerank.runs, "open_run", lambda model_dir, usr_dir: other)
-    with pytest.raises(UserError, match='run in "teacher" has another vocabulary'):
-        rerank.reranked(run, "teacher")
+def test_the_chooser_computes_in_the_type_of_the_run_and_one_of_another_vocabulary_is_refused(monkeypatch):
+    def run(vocabulary, model):
+        parts = {"vocabulary": types.SimpleNamespace(hash=vocabulary), "model": model, "step": 9}
+        return types.SimpleNamespace(**parts, train_config=types.SimpleNamespace(dtype="float32"))
+
+    opened = {"teacher": run("one", Counter()), "other": run("two", Counter())}
+    asked = []
+    monkeypatch.setattr(rerank.runs, "open_run", lambda name, **how: (asked.append(how), opened[name])[1])
+    assert rerank.reranked(run("one", Writer()), "teacher").scorer_name == "teacher, step 9"
+    assert asked == [{"dtype": "float32", "usr_dir": None}]
+    with pytest.raises(UserError, match='run in "other" has another vocabulary'):
+        rerank.reranked(run("one", Writer()), "other")

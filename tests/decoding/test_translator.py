@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from t2t_vqem import fusion, search
-from t2t_vqem.decoding.translator import Translator, one_line
+from t2t_vqem.decoding.translator import Translator, one_line, rows_by_boundary
 from t2t_vqem.problems import vocabulary
 
 CORPUS = [
@@ -200,6 +200,21 @@ def test_candidates_with_their_scores(pieces, compiled):
     assert found[0][0][1] == "the old dogs"
     assert found[2][0][1] == "a red book"
     assert found[2][0][1].endswith(found[2][1][1])
+
+
+def test_lines_that_are_cut_are_told_of_with_candidates_too(pieces, caplog):
+    own = translator(pieces, Candidates())
+    for window in own.telling_of_cuts([["the old dogs", "dogs " * 500]]):
+        assert len(own.candidates(window)) == 2
+    assert "1 of 2 lines were longer than 64 tokens" in caplog.text
+
+
+def test_a_compiled_batch_is_no_larger_than_allowed_when_it_is_padded_to_a_power_of_two():
+    model = Candidates()
+    model.decoding = search.Settings(num_candidates=10)
+    assert rows_by_boundary(model, (24, 48), 4096) == {24: 17, 48: 8}
+    model.decoding = search.Settings(num_candidates=10, compile=True)
+    assert rows_by_boundary(model, (24, 48), 4096) == {24: 16, 48: 8}
 
 
 @pytest.fixture

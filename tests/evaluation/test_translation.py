@@ -92,6 +92,18 @@ def test_a_model_without_latents_has_no_reconstruction(echo_data, copy_model):
     assert values["nll"] > 0
 
 
+def test_a_problem_with_another_measure_is_judged_by_it(echo_data, copy_model, monkeypatch):
+    problem, data_dir = echo_data
+    monkeypatch.setattr(problem, "main_metric", "exact", raising=False)
+    same = lambda texts, references: {"exact": np.mean(np.equal(texts, references))}  # noqa: E731
+    monkeypatch.setattr(problem, "score", same)
+    judged = evaluator((problem, data_dir))
+    values = judged.evaluate(copy_model, 0)
+    assert judged.main_metric == "exact"
+    assert 0 < values["exact"] < values["reconstruction_exact"] == 1
+    assert "reconstruction_bleu" not in values
+
+
 def test_long_targets_are_cut_not_dropped(echo_data, copy_model):
     values = evaluator(echo_data, boundaries=(4,)).evaluate(copy_model, 0)
     problem, data_dir = echo_data

@@ -306,6 +306,7 @@ def test_settings_that_cannot_be_honoured_are_named(name, settings, message, fea
         ("nat", "label_smoothing", 1.0),
         ("nat_ctc", "upsample", 0),
         ("nat_ctc", "upsample", 1.5),
+        ("nat_ctc", "upsample", 128),
         ("nat_ctc", "dim", 9),
     ],
 )
