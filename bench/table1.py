@@ -47,69 +47,43 @@ PRIOR_SEARCHES = (
 )
 
 
-def _latent(bindings: dict[str, object], searches: tuple[Search, ...] = (), **row: object) -> Row:
-    searches = (Search(_BEAM), Search(_BEAM, True), *searches)
-    return Row("latent_nat", "table1.gin", bindings, searches=searches, **row)
+def _latent(gin_file: str, searches: tuple[Search, ...] = (), **row: object) -> Row:
+    return Row("latent_nat", gin_file, searches=(Search(_BEAM), Search(_BEAM, True), *searches), **row)
 
 
-_HARD = {"latent_nat.bottleneck": "hard_em"}
-_SOFT = {"latent_nat.bottleneck": "soft_em"}
-_SOFT_10 = _SOFT | {"soft_em.num_samples": 10}
-_CTC = _SOFT_10 | {"latent_nat.ctc_places": 2, "latent_nat.reveal": 0.0}
-_GUESSED = _CTC | {"latent_nat.ctc_from_source": True, "latent_nat.guessed": 0.5}
-_FEW_CODES = _GUESSED | {"latent_nat.num_codes": 32, "latent_nat.num_compress_steps": 3}
+_DISTILLED = {"distilled": True}
+_ALL_SEEDS = _DISTILLED | {"seeds": SEEDS, "search_all": True}
 ROWS = {
-    "latent_nat, hard EM": _latent(_HARD, seeds=SEEDS),
-    "latent_nat, soft EM, m = 5": _latent(_SOFT | {"soft_em.num_samples": 5}, seeds=SEEDS),
-    "latent_nat, hard EM, distilled": _latent(_HARD, seeds=SEEDS, distilled=True),
-    "latent_nat, soft EM, m = 10, distilled": _latent(_SOFT_10, seeds=SEEDS, distilled=True),
+    "latent_nat, hard EM": _latent("table1_hard_em.gin", seeds=SEEDS),
+    "latent_nat, soft EM, m = 5": _latent("table1_soft_em_m5.gin", seeds=SEEDS),
+    "latent_nat, hard EM, distilled": _latent("table1_hard_em.gin", seeds=SEEDS, distilled=True),
+    "latent_nat, soft EM, m = 10, distilled": _latent("table1_soft_em_m10.gin", seeds=SEEDS, distilled=True),
     RERANKER: Row("transformer", "table1_transformer.gin", searches=(Search({"beam_size": 4}),)),
-    "transformer, 6 and 1 layers": Row(
-        "transformer",
-        "table1_transformer.gin",
-        {"transformer.encoder_layers": 6, "transformer.decoder_layers": 1},
-    ),
+    "transformer, 6 and 1 layers": Row("transformer", "table1_transformer_6_1.gin"),
     "nat, distilled": Row(
-        "nat", "table1_nat.gin", distilled=True, searches=(Search({"num_candidates": 10}, True),)
+        "nat", "table1_nat.gin", searches=(Search({"num_candidates": 10}, True),), distilled=True
     ),
-    "nat_ctc, distilled": Row(
-        "nat_ctc",
-        "table1_nat.gin",
-        searches=NAT_CTC_SEARCHES,
-        seeds=SEEDS,
-        search_all=True,
-        distilled=True,
-    ),
-    "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent(
-        _SOFT_10 | {"latent_nat.num_compress_steps": 3}, distilled=True
-    ),
-    "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent(
-        _SOFT_10 | {"latent_nat.num_compress_steps": 4}, distilled=True
-    ),
-    "latent_nat, soft EM, m = 10, distilled, CTC": _latent(_CTC, _CTC_SEARCHES, distilled=True),
+    "nat_ctc, distilled": Row("nat_ctc", "table1_nat_ctc.gin", searches=NAT_CTC_SEARCHES, **_ALL_SEEDS),
+    "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent("table1_nc3.gin", **_DISTILLED),
+    "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent("table1_nc4.gin", **_DISTILLED),
+    "latent_nat, soft EM, m = 10, distilled, CTC": _latent("table1_ctc.gin", _CTC_SEARCHES, **_DISTILLED),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
-        _GUESSED, _FROM_SOURCE_SEARCHES, distilled=True
+        "table1_guessed.gin", _FROM_SOURCE_SEARCHES, **_DISTILLED
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes": _latent(
-        _FEW_CODES, _FROM_SOURCE_SEARCHES, distilled=True
+        "table1_few_codes.gin", _FROM_SOURCE_SEARCHES, **_DISTILLED
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
-        _FEW_CODES | {"latent_nat.prior_weight": 1.0},
-        PRIOR_SEARCHES,
-        seeds=SEEDS,
-        search_all=True,
-        distilled=True,
+        "table1_few_codes_prior.gin", PRIOR_SEARCHES, **_ALL_SEEDS
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior thrice": _latent(
-        _FEW_CODES | {"latent_nat.prior_weight": 3.0},
+        "table1_few_codes_prior_thrice.gin",
         (
             *_CTC_ONE_PASS,
             Search(_BEAM | _N_GRAMS.bindings, True),
             *(_pooled({"beam_size": 5}, search) for search in (_N_GRAMS, *_TEN_OUTPUTS)),
         ),
-        seeds=SEEDS[:2],
-        search_all=True,
-        distilled=True,
+        **_ALL_SEEDS | {"seeds": SEEDS[:2]},
     ),
 }
 
