@@ -8,7 +8,9 @@ K = 4096, n_c = 3; sentences of newstest2014) and "multi30k" (the size of gin/mu
 never end by themselves; with CTC that is the length of what the latents stand for, and its places are the source's.
 Own models run compiled, ids to ids, padded to the smallest bucket. At batch 32 sentences of like length stand
 together, and all of them are as long as their references are on average. The figures are medians over sentences (or
-batches) and turns, beside the ratio to own greedy. CTranslate2's rows need that package (see requirements-dev.txt).
+batches) and turns, beside the ratio to own greedy. With them stands how fast one large product of matrices is, alone:
+what decoders that work on many tokens at once come up against. CTranslate2's rows need that package (see
+requirements-dev.txt).
 DATA holds the folders newstest/ and multi30k/ of .en and .de files, gzipped or not. The rows of a size and batch are
 written when it is done.
 """
@@ -33,7 +35,7 @@ SIZES = {
         "layers": 6,
         # Of predictor and decoder; the third has as many in all as greedy's decoder.
         "latent_layers": ((6, 6), (2, 6), (2, 4), (2, 2)),
-        "boundaries": (16, 24, 32, 48),
+        "boundaries": {1: (16, 24, 32, 48), 32: (16, 20, 24, 28, 32, 36, 40, 48)},
         "latents": {"latent": {"num_codes": 4096, "num_compress_steps": 3}},
         "train": [f"newstest/newstest{year}" for year in (2009, 2010, 2011, 2012)],  # of the vocabulary
         "test": "newstest/newstest2014-deen",
@@ -43,7 +45,7 @@ SIZES = {
         "stack": {"dim": 256, "filter_size": 1024, "heads": 4},
         "layers": 3,
         "latent_layers": ((3, 3), (2, 3), (2, 1)),
-        "boundaries": (12, 16, 20, 32),
+        "boundaries": {1: (12, 16, 20, 32), 32: (12, 16, 20, 24, 32)},
         "latents": {
             "latent": {"num_codes": 256, "num_compress_steps": 2},
             "few codes": {
@@ -74,9 +76,8 @@ def sentences(data: str, size: dict, count: int) -> list[tuple[list[int], int]]:
     pieces = vocabulary.Vocabulary(vocabulary.train(text, size["vocabulary"]))
     sources, references = zip(*pairs(size["test"]), strict=True)
     both = zip(pieces.encode(sources), pieces.encode(references), strict=True)
-    kept = sorted(
-        ((s, len(r)) for s, r in both if len(s) <= size["boundaries"][-1]), key=lambda pair: len(pair[0])
-    )
+    longest = size["boundaries"][1][-1]
+    kept = sorted(((s, len(r)) for s, r in both if len(s) <= longest), key=lambda pair: len(pair[0]))
     return [kept[(2 * i + 1) * len(kept) // (2 * count)] for i in range(count)]
 
 
@@ -153,7 +154,7 @@ def peers(model, size: dict, folder: str) -> dict[str, Decode]:
     from t2t_vqem.export import ctranslate2_model
 
     names = ["<pad>", "</s>", "<unk>", *(f"p{i}" for i in range(3, size["vocabulary"]))]
-    ctranslate2_model.save(model, names, folder, longest=size["boundaries"][-1])
+    ctranslate2_model.save(model, names, folder, longest=size["boundaries"][1][-1])
 
     def variant(compute_type: str, beam_size: int) -> Decode:
         translator = ctranslate2.Translator(folder, device="cpu", compute_type=compute_type, intra_threads=2)
@@ -201,6 +202,21 @@ def measure(
     return {name: statistics.median(times) for name, times in taken.items()}
 
 
+def product_rate(turns: int) -> float:
+    """Returns the GFLOP/s of a compiled product of float32 matrices, [1024, 512] and [512, 2048], the median."""
+    import tensorflow as tf
+
+    left, right = tf.random.normal([1024, 512]), tf.random.normal([512, 2048])
+    product = tf.function(tf.matmul, jit_compile=True)
+    product(left, right)
+    taken = []
+    for _ in range(20 * turns):
+        start = time.perf_counter()
+        product(left, right).numpy()
+        taken.append(time.perf_counter() - start)
+    return 2 * 1024 * 512 * 2048 / statistics.median(taken) / 1e9
+
+
 def timed(source_dir: str, name: str, batch: int, number: int, turns: int) -> list[dict]:
     """Returns the rows of a size and batch: of `number` sentences one at a time, or of 128 in batches.
 
@@ -219,14 +235,16 @@ def timed(source_dir: str, name: str, batch: int, number: int, turns: int) -> li
     print(f"{name}, batch {batch}", flush=True)
     made = models(size)
     with tempfile.TemporaryDirectory() as folder:
-        decoders = {key: own(model, batch, size["boundaries"]) for key, model in made.items()}
+        decoders = {key: own(model, batch, size["boundaries"][batch]) for key, model in made.items()}
         times = measure(decoders | peers(made["greedy"], size, folder), batches, turns)
+    rate = product_rate(turns)
+    print(f"  one product by itself: {rate:.0f} GFLOP/s", flush=True)
     found = []
     for key, milliseconds in times.items():
         speedup = times["greedy"] / milliseconds
         print(f"  {key:40} {milliseconds:9.1f} ms  {speedup:5.2f} x", flush=True)
         row = {"size": name, "batch": batch, "decoder": key}
-        found.append(row | {"milliseconds": milliseconds, "speedup": speedup})
+        found.append(row | {"milliseconds": milliseconds, "speedup": speedup, "product_gflops": rate})
     return found
 
 

@@ -68,6 +68,7 @@ class LatentNAT(TranslationModel):
           bottleneck: name of a registered bottleneck.
           num_codes: codebook size K.
           num_compress_steps: n_c; a latent stands for 2^n_c target tokens.
+          label_smoothing: of the token at each place; with CTC, which has no one label a place, it has no effect.
           reveal: share of the decoder's inputs that are true target embeddings at step 0, annealed linearly
             to none at `reveal_steps`.
           target_masking: share of the target tokens that the compressor does not see in training.
