@@ -169,11 +169,13 @@ def _table1(rows: list[dict], found: Mapping[tuple[str, str], Mapping[str, list[
         cells += [_over_runs(first, *column) for column in columns.values()]
         lines.append(_line([name, searched, str(len(first)), *cells]))
     minutes = sorted(entry["seconds"] / 60 for entry in rows)
+    steps = sorted({entry["steps"] for entry in rows})
+    cores = sorted({_cores(entry) for entry in rows}, reverse=True)
     lines += [
         "",
         f"{_bleu(rows)} {len(rows)} runs of",
-        f"{rows[0]['steps']} steps, {minutes[0]:.0f} to {minutes[-1]:.0f} minutes each on {_cores(rows[0])} of "
-        f"{rows[0]['machine']['cpu']} (shared).",
+        f"{' or '.join(map(str, steps))} steps, {minutes[0]:.0f} to {minutes[-1]:.0f} minutes each on "
+        f"{' or '.join(cores)} of {rows[0]['machine']['cpu']} (shared).",
         f"The first: `{rows[0]['command']}`.",
     ]
     return "\n".join(lines)
