@@ -35,6 +35,9 @@ LEVERS = {
     "compressor_attends": _lever(PLAIN, {"latent_nat.compressor_attends": True}),
     "target_masking = 0.2": _lever(PLAIN, {"latent_nat.target_masking": 0.2}),
     "ema_decay = 0.995": _lever(PLAIN, {"train.ema_decay": 0.995}),
+    "reveal = 0, ctc_places = 2": _lever(
+        PLAIN, {"latent_nat.reveal": 0.0, "latent_nat.ctc_places": 2}, _BLANKS_COST_A_NAT
+    ),
     "few codes": _lever(FEW_CODES, searches=_BLANKS_COST_A_NAT),
     "few codes, prior_weight = 1": _lever(FEW_CODES, {"latent_nat.prior_weight": 1.0}, _BLANKS_COST_A_NAT),
     "few codes, prior_weight = 1, decoder_layers = 1": _lever(
