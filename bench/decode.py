@@ -8,7 +8,7 @@ K = 4096, n_c = 3; sentences of newstest2014) and "multi30k" (the size of gin/mu
 never end by themselves; with CTC that is the length of what the latents stand for, and its places are the source's.
 Own models run compiled, ids to ids, padded to the smallest bucket. At batch 32 sentences of like length stand
 together, and all of them are as long as their references are on average. The figures are medians over sentences (or
-batches) and turns, beside the ratio to own greedy. With them stands how fast one large product of matrices is, alone:
+batches) and turns, beside the ratio to own greedy. In the JSON stands how fast one large product of matrices is, alone:
 what decoders that work on many tokens at once come up against. CTranslate2's rows need that package (see
 requirements-dev.txt).
 DATA holds the folders newstest/ and multi30k/ of .en and .de files, gzipped or not. The rows of a size and batch are

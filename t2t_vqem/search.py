@@ -105,11 +105,6 @@ class Settings:
                 f"decode.pool takes the mean over candidates, of which there are {self.candidates}; leave it out, or "
                 "give decode.beam_size or decode.num_candidates, 5 say"
             )
-        if self.length_penalty != 1 and max(self.candidates, self.ctc_candidates) < 2:
-            raise UserError(
-                "decode.length_penalty ranks candidates, of which there is one; leave it out, or give "
-                "decode.beam_size or decode.num_candidates, 4 say"
-            )
         if not self.temperature and (self.top_k or self.top_p < 1):
             raise UserError("decode.top_k and decode.top_p shape samples; give decode.temperature, 1.0 say")
 

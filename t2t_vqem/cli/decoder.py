@@ -83,7 +83,8 @@ def _pictures(metadata: config.RunMetadata) -> None:
     else:
         searched.require_only([], "pictures are rebuilt from their own codes, which are not searched for")
     run = runs.open_run(FLAGS.model_dir, FLAGS.checkpoint, metadata)
-    flags.require_used()
+    if not FLAGS.samples:  # else some of it may be the prior's
+        flags.require_used()
     pictures.require_codes(run.model, "bin/decoder")
     if FLAGS.samples:
         of_prior = flags.configure_run(FLAGS.prior_model_dir)

@@ -5,8 +5,8 @@
 
 Without --split, the split that the best checkpoint was chosen on. Prints a table for each split and then, as
 the last lines, one JSON object for each, in the order given; the same figures go into the run's results.json,
-under "eval/SPLIT" and "latency", or "eval/SPLIT (SEARCH)" where the search is not greedy: those of several
-searches stand side by side.
+under "eval/SPLIT" and "latency", or "eval/SPLIT (SEARCH)" and "latency (SEARCH)" where the search is not greedy: those
+of several searches stand side by side.
 
     bin/evaluator --compare --split=val --output=docs/ runs/teacher runs/latent_nat
     bin/evaluator --compare "AR beam 4=runs/teacher,decode.beam_size=4" "AR greedy=runs/teacher" \\
@@ -154,7 +154,7 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
     from t2t_vqem.training import summaries
 
     metadata, reports, prior, of = run.metadata, [], None, ""
-    if not FLAGS.prior_model_dir:
+    if not FLAGS.prior_model_dir:  # else some of it may be the prior's
         flags.require_used()
     if FLAGS.prior_model_dir:
         from t2t_vqem.decoding import prior as priors

@@ -74,10 +74,10 @@ def run(
         first = (str(error).splitlines() or [""])[0]
         if type(error).__name__ == "DataLossError":  # TensorFlow's, of a record unlike its checksum
             text = f"generated data are damaged: {first}; bin/datagen --verify names the file"
-        elif type(error).__name__ == "ResourceExhaustedError":
-            text = f"out of memory ({first[:200]}); smaller batches: --gin_param='train.batch_tokens = 1024', say"
         elif _UNWRITABLE.search(str(error)):
             text = f"{first}; make room or choose another folder"
+        elif type(error).__name__ == "ResourceExhaustedError":
+            text = f"out of memory ({first[:200]}); bind a smaller train.batch_tokens, 1024 say"
         else:
             raise
         status = _fail(program, text)

@@ -40,7 +40,7 @@ class Reranked:
         """Both read the same vocabulary.
 
         Raises:
-          UserError: the scorer cannot score, or there is but one candidate to choose from, or there never are more.
+          UserError: the scorer cannot score, or there is but one candidate to choose from.
         """
         if not hasattr(scorer, "score"):
             raise UserError("--rerank_model_dir holds a model that cannot score; give a run of transformer")
@@ -83,7 +83,7 @@ def reranked(run: Run, model_dir: str, usr_dir: str | None = None) -> Reranked:
     Raises:
       UserError: no such run, one of another vocabulary, or see `Reranked`.
     """
-    scorer = runs.open_run(model_dir, dtype=run.train_config.dtype, usr_dir=usr_dir)
+    scorer = runs.open_run(model_dir, dtype=run.train_config.dtype, usr_dir=usr_dir, decodes=False)
     name = os.path.basename(os.path.abspath(model_dir))
     model = Reranked(run.model, scorer.model, f"{name}, step {scorer.step}")
     if scorer.vocabulary.hash != run.vocabulary.hash:

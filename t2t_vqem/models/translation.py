@@ -99,6 +99,14 @@ class TranslationModel(Model):
     def check_decoding(self) -> None:
         if self.decoding.seed and not self.decoding.temperature:
             raise UserError("decode.seed is of samples, and none are drawn; give decode.temperature, 1.0 say")
+        if (
+            self.decoding.length_penalty != 1
+            and max(self.decoding.candidates, self.decoding.ctc_candidates) < 2
+        ):
+            raise UserError(
+                "decode.length_penalty ranks candidates, of which there is one; it must be 1, or ask for more by "
+                "decode.beam_size or decode.num_candidates, 4 say"
+            )
         if self.writes_blanks:
             return
         for name, without in {"blank_penalty": 0, "lm_weight": 0, "ctc_candidates": 1, "pool": False}.items():

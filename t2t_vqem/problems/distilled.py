@@ -53,7 +53,7 @@ class Outputs:
     def begin(self, plan: dict[str, Any]) -> None:
         """Writes the plan, or checks that the outputs that are there already follow this very one.
 
-        A plan without outputs, as a process leaves that ended before its first, is replaced.
+        Another plan without outputs, as a process leaves that ended before its first, is replaced.
 
         Args:
           plan: all that the outputs depend on; values of JSON. Of an object in it the names that both plans have
@@ -63,16 +63,15 @@ class Outputs:
           UserError: they are of other sources, another teacher or other settings; the text names the difference.
         """
         with files.alone_in(self.folder):
-            if not glob.glob(os.path.join(glob.escape(self.folder), "part-*.json")):
+            there = self.plan
+            if there is None or (_first_difference(there, plan) and not self._begun_before()):
                 files.write_atomic(os.path.join(self.folder, _PLAN), json.dumps(plan, indent=1) + "\n")
-            there = self.plan or {}
+                there = self.plan
             self._begun = self._plan_digest()
-        for key in plan | there:
-            if difference := _difference(there.get(key), plan.get(key)):
-                raise UserError(
-                    f"{self.folder} holds outputs of another {key} ({difference}); delete it "
-                    "or choose another --data_dir"
-                )
+        if difference := _first_difference(there, plan):
+            raise UserError(
+                f"{self.folder} holds outputs of another {difference}; delete it or choose another --data_dir"
+            )
 
     def parts(self, count: int) -> list[range]:
         """Returns the places of each part's lines among `count`."""
@@ -92,17 +91,18 @@ class Outputs:
         """
         if len(sources) != len(outputs):
             raise ValueError(f"{len(outputs)} outputs for {len(sources)} sources")
-        if self._plan_digest() != self._begun:
-            raise UserError(
-                f"{self.folder} was begun anew meanwhile, with another teacher or other settings; end that process or "
-                "leave this one ended"
-            )
         content = {"plan": self._begun, "sources": _digest(sources)}
         content |= {"truncated": truncated, "outputs": list(outputs)}
         path = self._path(part)
         for left in glob.glob(os.path.join(glob.escape(self.folder), f".{os.path.basename(path)}.*")):
             os.unlink(left)  # by a process that was killed in the midst of this part
-        files.write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
+        with files.alone_in(self.folder):
+            if self._plan_digest() != self._begun:
+                raise UserError(
+                    f"{self.folder} was begun anew meanwhile, with another teacher or other settings; end that process "
+                    "or leave this one ended"
+                )
+            files.write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
 
     def read(self, part: int, sources: Sequence[str]) -> tuple[list[str], int]:
         """Returns the outputs of a part and how many sources were cut.
@@ -139,6 +139,11 @@ class Outputs:
 
     def _path(self, part: int) -> str:
         return os.path.join(self.folder, f"part-{part:05d}.json")
+
+    def _begun_before(self) -> bool:
+        """Returns whether there is more than a plan."""
+        parts = os.path.join(glob.escape(self.folder), "part-*.json")
+        return bool(glob.glob(parts)) or self.teacher is not None
 
     def _plan_digest(self) -> str:
         return _digest([json.dumps(self.plan, sort_keys=True)])
@@ -230,6 +235,14 @@ class DistilledProblem(TranslationProblem):
 
 def _digest(lines: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Returns the name of the first value in which two plans differ, and how; None where they do not."""
+    for key in {**here, **there}:
+        if difference := _difference(there.get(key), here.get(key)):
+            return f"{key} ({difference})"
+    return None
 
 
 def _difference(there: Any, here: Any) -> str | None:

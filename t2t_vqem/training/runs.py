@@ -65,6 +65,7 @@ def open_run(
     *,
     dtype: str | None = None,
     usr_dir: str | None = None,
+    decodes: bool = True,
 ) -> Run:
     """Returns the run in `model_dir` with the weights of one checkpoint.
 
@@ -74,6 +75,7 @@ def open_run(
       dtype: to compute in; the run's own `train.dtype` if None.
       usr_dir: where the user's code lies now, if not where the run has it; of no use with `metadata`. What is not in
         it is looked for there.
+      decodes: whether it is to write outputs, so that what `decode` binds has to suit it.
 
     Raises:
       UserError: no run, no such checkpoint, or one of another configuration or vocabulary; decode settings that the
@@ -97,7 +99,8 @@ def open_run(
     train_config = TrainConfig()
     with strategy.dtype_policy(dtype or train_config.dtype):
         model = registry.models.get(metadata.model)(**dimensions)
-        model.check_decoding()
+        if decodes:
+            model.check_decoding()
         model.build_weights()
     if getattr(model, "writes_blanks", False) and model.decoding.lm_weight:
         model.language_model = _language_model(model_dir, vocabulary)

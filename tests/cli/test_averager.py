@@ -52,6 +52,7 @@ def test_the_average_is_a_run_evaluated_beside_the_raw_weights(call, run, tmp_pa
     results = read(output_dir, config.RESULTS_FILE)
     assert results["average"]["newest"] == report["newest"]
     assert results["eval/val"]["bleu"] == report["average"]["bleu"]
+    assert results["eval/val"]["search"] == ""
 
     done = call(evaluator, f"--model_dir={output_dir}")
     again = json.loads(done.out.splitlines()[-1])

@@ -152,6 +152,19 @@ def test_a_process_whose_plan_was_replaced_writes_nothing(tmp_path):
     assert second.read(0, ["a"]) == (["c"], 0)
 
 
+def test_a_plan_of_another_version_is_kept_and_one_whose_teacher_was_scored_is_not_replaced(tmp_path):
+    first, second = (distilled.Outputs(str(tmp_path)) for _ in range(2))
+    first.begin({"problem": "p", "decode": {"beam_size": 4}})
+    second.begin({"problem": "p", "decode": {"beam_size": 4, "new": 0}})
+    assert second.plan == first.plan == {"problem": "p", "decode": {"beam_size": 4}}
+    first.write(0, ["a"], ["b"], 0)
+    assert second.read(0, ["a"]) == (["b"], 0)
+    first.finish({"model": "m", "step": 1, "checkpoint": "c", "decode": {}})
+    (tmp_path / "part-00000.json").unlink()
+    with pytest.raises(UserError, match="outputs of another decode"):
+        second.begin({"problem": "p", "decode": {"beam_size": 1}})
+
+
 def test_compiled_programs_are_refused(distil, data_dir):
     done = distil("--gin_param=decode.compile = True")
     assert done.status == 2

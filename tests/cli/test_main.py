@@ -18,7 +18,10 @@ def main(argv):
     if what == "mend":
         raise UserError("mend this\\n  In call to configurable 'x' (<class>)")
     if what == "full":
-        raise OSError(28, "No space left on device", "x.txt")
+        # TensorFlow calls a full disk so, too
+        raise type("ResourceExhaustedError", (OSError,), {})(28, "No space left on device", "x.txt")
+    if what == "memory":
+        raise type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor")
     if what == "defect":
         raise RuntimeError("a defect")
     if what == "interrupt":
@@ -83,7 +86,8 @@ def test_a_command_is_quiet_and_succeeds(command):
         ("--strategy=two", "strategy"),
         ("stray", 'unexpected argument "stray"'),
         ("--problem=mend", "bin/probe: error: mend this\n"),
-        ("--problem=full", "No space left on device"),
+        ("--problem=full", "No space left on device: 'x.txt'; make room"),
+        ("--problem=memory", "out of memory (OOM when allocating tensor); bind a smaller train.batch_tokens"),
         ("--problem=data", "generated data are damaged: corrupted record at 7"),
     ],
 )

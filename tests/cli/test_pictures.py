@@ -185,6 +185,10 @@ def test_samples_are_drawn(call, made, prior, tmp_path):
         (["--output=out", "--input=none"], 'there is no folder or picture "none"'),
         (["--input=none"], "--output is missing"),
         (["--candidates"], "--candidates works on text"),
+        (
+            ["--output=out", "--samples=2", "--prior_model_dir=x", "--gin_param=decode.blank_penalty = 1"],
+            "pictures are drawn, not searched for; decode.blank_penalty has no use here",
+        ),
     ],
 )
 def test_flags_that_do_not_go_together(call, made, flags, told):

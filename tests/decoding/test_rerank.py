@@ -86,6 +86,6 @@ def test_the_chooser_computes_in_the_type_of_the_run_and_one_of_another_vocabula
     asked = []
     monkeypatch.setattr(rerank.runs, "open_run", lambda name, **how: (asked.append(how), opened[name])[1])
     assert rerank.reranked(run("one", Writer()), "teacher").scorer_name == "teacher, step 9"
-    assert asked == [{"dtype": "float32", "usr_dir": None}]
+    assert asked == [{"dtype": "float32", "usr_dir": None, "decodes": False}]
     with pytest.raises(UserError, match='run in "other" has another vocabulary'):
         rerank.reranked(run("one", Writer()), "other")

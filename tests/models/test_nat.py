@@ -284,6 +284,7 @@ def test_a_gradient_step_lowers_the_objective(name, policy, features):
             "decode.beam_size must be 1, not 4; decode.num_candidates asks for several lengths",
         ),
         ("nat", {"seed": 5}, "decode.seed is of samples"),
+        ("nat_ctc", {"length_penalty": 0.6}, "decode.length_penalty ranks candidates, of which there is one"),
         ("nat_ctc", {"temperature": 1.0}, "nat_ctc draws no samples"),
         ("nat_ctc", {"beam_size": 4}, "decode.beam_size"),
         ("nat_ctc", {"num_candidates": 2}, "decode.num_candidates"),
