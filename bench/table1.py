@@ -51,8 +51,7 @@ def _latent(gin_file: str, searches: tuple[Search, ...] = (), **row: object) -> 
     return Row("latent_nat", gin_file, searches=(Search(_BEAM), Search(_BEAM, True), *searches), **row)
 
 
-_DISTILLED = {"distilled": True}
-_ALL_SEEDS = _DISTILLED | {"seeds": SEEDS, "search_all": True}
+_ALL_SEEDS = {"distilled": True, "seeds": SEEDS, "search_all": True}
 ROWS = {
     "latent_nat, hard EM": _latent("table1_hard_em.gin", seeds=SEEDS),
     "latent_nat, soft EM, m = 5": _latent("table1_soft_em_m5.gin", seeds=SEEDS),
@@ -64,14 +63,14 @@ ROWS = {
         "nat", "table1_nat.gin", searches=(Search({"num_candidates": 10}, True),), distilled=True
     ),
     "nat_ctc, distilled": Row("nat_ctc", "table1_nat_ctc.gin", searches=NAT_CTC_SEARCHES, **_ALL_SEEDS),
-    "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent("table1_nc3.gin", **_DISTILLED),
-    "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent("table1_nc4.gin", **_DISTILLED),
-    "latent_nat, soft EM, m = 10, distilled, CTC": _latent("table1_ctc.gin", _CTC_SEARCHES, **_DISTILLED),
+    "latent_nat, soft EM, m = 10, distilled, n_c = 3": _latent("table1_nc3.gin", distilled=True),
+    "latent_nat, soft EM, m = 10, distilled, n_c = 4": _latent("table1_nc4.gin", distilled=True),
+    "latent_nat, soft EM, m = 10, distilled, CTC": _latent("table1_ctc.gin", _CTC_SEARCHES, distilled=True),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed": _latent(
-        "table1_guessed.gin", _FROM_SOURCE_SEARCHES, **_DISTILLED
+        "table1_guessed.gin", _FROM_SOURCE_SEARCHES, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes": _latent(
-        "table1_few_codes.gin", _FROM_SOURCE_SEARCHES, **_DISTILLED
+        "table1_few_codes.gin", _FROM_SOURCE_SEARCHES, distilled=True
     ),
     "latent_nat, soft EM, m = 10, distilled, CTC from the source, guessed, few codes, prior": _latent(
         "table1_few_codes_prior.gin", PRIOR_SEARCHES, **_ALL_SEEDS

@@ -154,14 +154,14 @@ def _evaluate_other(run: "runs.Run", splits: Sequence[str]) -> list[dict[str, An
     from t2t_vqem.training import summaries
 
     metadata, reports, prior, of = run.metadata, [], None, ""
-    if not FLAGS.prior_model_dir:  # else some of it may be the prior's
-        flags.require_used()
     if FLAGS.prior_model_dir:
         from t2t_vqem.decoding import prior as priors
 
         of = f"_{os.path.basename(os.path.abspath(FLAGS.prior_model_dir))}"
         of_prior = flags.configure_run(FLAGS.prior_model_dir)
         prior = priors.open_prior(FLAGS.prior_model_dir, run, of_prior)
+    else:  # with a prior some of it may be the prior's
+        flags.require_used()
     for split in splits:
         evaluator = evaluators.make(run.problem, metadata.data_dir, split, run.train_config)
         values = (

@@ -14,7 +14,8 @@ STACK = {"dim": 8, "filter_size": 16, "heads": 2, "encoder_layers": 1, "decoder_
 LATENT = {"num_codes": 8, "num_compress_steps": 1, "predictor_layers": 1, "reveal_steps": 4}
 MODELS = {  # name[, variant] -> hparams
     "latent_nat": STACK | LATENT,
-    "latent_nat, product and ctc": STACK | LATENT | {"bottleneck": "product", "ctc_places": 2},
+    "latent_nat, product": STACK | LATENT | {"bottleneck": "product"},
+    "latent_nat, ctc": STACK | LATENT | {"ctc_places": 2},
     "latent_nat, ctc from the source": STACK
     | LATENT
     | {"ctc_places": 2, "ctc_from_source": True, "reveal": 0.0, "guessed": 0.5},
